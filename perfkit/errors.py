@@ -1,0 +1,58 @@
+"""Every error that perfkit raises on purpose.
+
+PerfkitError            exit code 3, nothing could be measured (unless a subclass says otherwise)
+  UsageError            exit code 2, the command line is wrong
+  CaptureError          exit code 3, bytes that are not a readable capture
+  NativeMissing         exit code 3, the C extension is not built
+  TargetError           exit code 3, no such process, or it died before the window began
+  RunError              exit code 3, a saved run cannot be found, read or written
+Unavailable             not an error: this host lacks a source, or refuses it to us
+
+Only the entry point of the CLI catches PerfkitError; Unavailable is caught by the agent's loop,
+which writes it into the capture as the collector's status.
+"""
+
+from __future__ import annotations
+
+
+class PerfkitError(Exception):
+    """Something the user can act on: what went wrong, where, and what to do about it."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, fix: str = "", effect: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+        self.effect = effect
+
+
+class UsageError(PerfkitError):
+    """The command line cannot be carried out as it stands."""
+
+    exit_code = 2
+
+
+class CaptureError(PerfkitError):
+    """Bytes that are no capture, a damaged one, or one of a later version."""
+
+
+class NativeMissing(PerfkitError):
+    """The C extension is absent, so nothing can be sampled on this host."""
+
+
+class TargetError(PerfkitError):
+    """The target does not exist, or was gone before anything was measured."""
+
+
+class RunError(PerfkitError):
+    """A saved run is missing, ambiguous, unreadable or could not be written."""
+
+
+class Unavailable(Exception):
+    """A source that this host lacks or refuses; `grant` says what would make it readable."""
+
+    def __init__(self, reason: str, *, grant: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.grant = grant

@@ -1,0 +1,87 @@
+"""The seam to the machine: where /proc and /sys lie, and the clock. Collectors touch nothing else.
+
+Every read is bounded, and says why it failed: absent, refused, or gone in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from perfkit.errors import Unavailable
+
+READ_LIMIT_BYTES = 1 << 20
+LIST_LIMIT = 200_000
+_REFUSED = (errno.EACCES, errno.EPERM)
+
+
+class Host(Struct, frozen=True):
+    """One machine as collectors see it; tests give roots of a fixture tree."""
+
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+    now_ns: Callable[[], int] = time.monotonic_ns
+
+    def read_proc(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
+        """Reads a file under /proc. Raises `Unavailable` where it is absent, refused or gone."""
+        return read_text(self.proc / relative, limit_bytes)
+
+    def read_sys(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
+        """Reads a file under /sys. Raises `Unavailable` where it is absent, refused or gone."""
+        return read_text(self.sys / relative, limit_bytes)
+
+    def list_proc(self, relative: str = "") -> list[str]:
+        """Lists a folder under /proc, unsorted, at most LIST_LIMIT names."""
+        return list_names(self.proc / relative)
+
+    def list_sys(self, relative: str = "") -> list[str]:
+        """Lists a folder under /sys, unsorted, at most LIST_LIMIT names."""
+        return list_names(self.sys / relative)
+
+    def link_proc(self, relative: str) -> str:
+        """Reads a symbolic link under /proc, as text."""
+        try:
+            return os.fsdecode(os.readlink(self.proc / relative))
+        except OSError as error:
+            raise _unavailable(self.proc / relative, error) from error
+
+
+def read_text(path: Path, limit_bytes: int = READ_LIMIT_BYTES) -> str:
+    """Reads at most `limit_bytes` of a file, undecodable bytes escaped. Raises `Unavailable`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_all(descriptor, limit_bytes).decode("utf-8", "backslashreplace")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unavailable(path, error) from error
+
+
+def list_names(path: Path) -> list[str]:
+    """Lists the names in a folder, at most LIST_LIMIT. Raises `Unavailable`."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry, _ in zip(entries, range(LIST_LIMIT), strict=False)]
+    except OSError as error:
+        raise _unavailable(path, error) from error
+
+
+def _read_all(descriptor: int, limit_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    room = limit_bytes
+    while room > 0 and (part := os.read(descriptor, min(room, 1 << 16))):
+        parts.append(part)
+        room -= len(part)
+    return b"".join(parts)
+
+
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    why = (error.strerror or str(error)).lower()
+    grant = f"read access to {path} (root, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
+    return Unavailable(f"{path}: {why}", grant=grant if error.errno in _REFUSED else "")
