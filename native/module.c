@@ -1,0 +1,30 @@
+/* The extension module perfkit._native: multi-phase initialisation, no static state. */
+#include "pk_module.h"
+
+static int module_exec(PyObject *module)
+{
+    if (pk_module_add_threads(module) != 0) {
+        return -1;
+    }
+    return pk_module_add_sockets(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "perfkit._native",
+    .m_doc = "Samplers of threads and sockets; see perfkit/_native.pyi.",
+    .m_size = 0,
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}
