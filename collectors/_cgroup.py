@@ -174,6 +174,13 @@ def cpu_chains(host: Host, target: Target) -> tuple[CgroupRef, ...]:
     return tuple(found.values())
 
 
+def is_root(ref: CgroupRef) -> bool:
+    """Whether a cgroup is the true root of its hierarchy, not only that of our namespace."""
+    if ref.version == 1:
+        return (ref.folder / "release_agent").exists()
+    return not (ref.folder / "cgroup.events").exists()
+
+
 def walk(base: Path, limit: int) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Every cgroup below `base` (itself first) as path components, and whether it is a leaf."""
     waiting: list[tuple[str, ...]] = [()]

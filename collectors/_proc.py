@@ -1,0 +1,130 @@
+"""What /proc/PID tells of one process: pure parsers, and the bounded reads that feed them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from perfkit.errors import Unavailable
+from perfkit.host import Host
+
+KERNEL_THREAD_FLAG = 0x00200000
+GONE_LETTERS = "ZXx"
+TICKS_PER_SECOND = 100  # USER_HZ, fixed in the ABI of every Linux machine that perfkit runs on
+NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
+STAT_LIMIT_BYTES = 4096
+STATUS_LIMIT_BYTES = 16384
+
+
+class ProcStat(Struct, frozen=True):
+    """The fields of /proc/PID/stat that perfkit uses; the name is untrusted text."""
+
+    pid: int
+    name: str
+    state: str
+    parent_pid: int
+    flags: int
+    minor_faults: int
+    cpu_ticks: int
+    nice: int
+    thread_count: int
+    start_ticks: int
+    policy: int
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of the process runs any more (a zombie waits only to be reaped)."""
+        return self.state in GONE_LETTERS
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is a thread of the kernel, without user memory."""
+        return bool(self.flags & KERNEL_THREAD_FLAG)
+
+
+def parse_stat(text: str) -> ProcStat:
+    """Reads the text of /proc/PID/stat. Raises: `Unavailable` where it is cut or malformed."""
+    head, _, tail = text.rpartition(")")
+    pid, _, name = head.partition("(")
+    fields = tail.split()
+    try:
+        return ProcStat(
+            pid=int(pid),
+            name=name,
+            state=fields[0],
+            parent_pid=int(fields[1]),
+            flags=int(fields[6]),
+            minor_faults=int(fields[7]),
+            cpu_ticks=int(fields[11]) + int(fields[12]),
+            nice=int(fields[16]),
+            thread_count=int(fields[17]),
+            start_ticks=int(fields[19]),
+            policy=int(fields[38]) if len(fields) > 38 else -1,
+        )
+    except (ValueError, IndexError) as error:
+        raise Unavailable(f"/proc/{pid.strip()[:16]}/stat cannot be understood") from error
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Reads the `Key: value` lines of /proc/PID/status; the first of each key holds."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition(":")
+        if separator:
+            found.setdefault(key, value.strip())
+    return found
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """Reads a list of CPUs such as "0-3,8"; parts that are no numbers are left out."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            found.update(range(int(first), min(int(last or first), int(first) + 8191) + 1))
+    return frozenset(found)
+
+
+def read_stat(host: Host, pid: int) -> ProcStat:
+    """Reads one process's stat. Raises: `Unavailable` where it is gone or refused."""
+    return parse_stat(host.read_proc(f"{pid}/stat", STAT_LIMIT_BYTES))
+
+
+def read_status(host: Host, pid: int) -> dict[str, str]:
+    """Reads one process's status; empty where it is gone or refused."""
+    try:
+        return parse_status(host.read_proc(f"{pid}/status", STATUS_LIMIT_BYTES))
+    except Unavailable:
+        return {}
+
+
+def read_link(host: Host, relative: str) -> str:
+    """Reads a link under /proc, undecodable bytes escaped; "" where it is gone or refused."""
+    try:
+        link = host.link_proc(relative)
+        return link.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except Unavailable:
+        return ""
+
+
+def list_pids(host: Host) -> list[int]:
+    """The ids of all processes, ascending."""
+    return sorted(int(name) for name in host.list_proc() if name.isdecimal())
+
+
+def read_cpu_ns(host: Host, pid: int) -> int:
+    """The CPU time of all threads of a process, also of those that exited; -1 where unknown.
+
+    Source: the process's CPU clock where /proc is our own, else utime + stime (10 ms steps).
+    """
+    if host.proc == Path("/proc"):
+        try:
+            return time.clock_gettime_ns((~pid << 3) | 2)  # CPUCLOCK_SCHED of another process
+        except OSError:
+            return -1
+    try:
+        return read_stat(host, pid).cpu_ticks * NS_PER_TICK
+    except Unavailable:
+        return -1

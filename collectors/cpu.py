@@ -1,0 +1,76 @@
+"""How the host's CPUs spent their time, and how many tasks want to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perfkit.collectors._proc import TICKS_PER_SECOND
+from perfkit.host import Host
+from perfkit.model import Collector, Kind, Metric, Reading, Target, polled
+
+MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+CPU_LIMIT = 500
+METRICS = (
+    Metric(
+        "cpu_seconds_total",
+        Kind.COUNTER,
+        "seconds",
+        source="/proc/stat, cpuN, columns 1 to 8 (guest time is within user and nice)",
+        help="Time that each CPU spent in each mode, in steps of 10 ms.",
+        labels=("cpu", "mode"),
+    ),
+    Metric(
+        "cpu_context_switches_total",
+        Kind.COUNTER,
+        "",
+        source="/proc/stat, ctxt",
+        help="Context switches of the whole host since boot.",
+    ),
+    Metric(
+        "cpu_runnable_tasks",
+        Kind.GAUGE,
+        "",
+        source="/proc/stat, procs_running",
+        help="Tasks that run or wait for a CPU at this moment, perfkit's own reader included.",
+    ),
+    Metric(
+        "host_load1",
+        Kind.GAUGE,
+        "",
+        source="/proc/loadavg, field 1",
+        help="Tasks runnable or in uninterruptible sleep, averaged over a minute.",
+    ),
+)
+
+
+def parse_stat(text: str) -> Iterator[Reading]:
+    """Reads /proc/stat. Missing: columns that an old kernel lacks give no reading."""
+    cpu_count = 0
+    for line in text.splitlines():
+        name, *fields = line.split() or [""]
+        if name.startswith("cpu") and name[3:].isdecimal() and cpu_count < CPU_LIMIT:
+            cpu_count += 1
+            for mode, ticks in zip(MODES, fields, strict=False):
+                yield Reading("cpu_seconds_total", (name[3:], mode), int(ticks) / TICKS_PER_SECOND)
+        elif name == "ctxt":
+            yield Reading("cpu_context_switches_total", (), float(fields[0]))
+        elif name == "procs_running":
+            yield Reading("cpu_runnable_tasks", (), float(fields[0]))
+
+
+def read(host: Host, target: Target) -> Iterator[Reading]:
+    """Reads /proc/stat and the load average."""
+    del target
+    yield from parse_stat(host.read_proc("stat"))
+    yield Reading("host_load1", (), float(host.read_proc("loadavg").split()[0]))
+
+
+COLLECTOR = Collector(
+    "cpu",
+    metrics=METRICS,
+    tables=(),
+    scope="host",
+    interval_s=1.0,
+    timeout_s=0.2,
+    open=polled(read),
+)

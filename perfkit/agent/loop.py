@@ -1,0 +1,302 @@
+"""Runs collectors side by side over one window; `record` and `diagnose` share this one schedule.
+
+Every session has a thread of its own, so a read that blocks costs its own collector only and never
+delays the end. Whatever a collector raises is caught here, in `_Source._try`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from perfkit.agent.cost import read_spent, to_cost
+from perfkit.agent.machine import read_anchor, read_boot_id
+from perfkit.agent.sink import Sink, cut_text, merge
+from perfkit.collectors._service import ServiceTracker
+from perfkit.errors import TargetError, Unavailable
+from perfkit.host import Host
+from perfkit.model import Clock, Collector, Cost, Item, Rate, Session, Status, Table, Target
+
+OPEN_LIMIT_S = 0.5
+CLOSE_LIMIT_S = 0.7
+CHECK_INTERVAL_S = 0.25
+PROGRESS_INTERVAL_S = 0.5
+FOLLOW_INTERVAL_S = 1.0
+JITTER_RATIO = 0.2
+LAST_POLL_RATIO = 0.25
+REASON_LIMIT = 500
+
+
+class Progress(Struct, frozen=True):
+    """How far a recording is. `ok_count` of `source_count` sources answer."""
+
+    elapsed_s: float
+    requested_s: float
+    ok_count: int
+    source_count: int
+    cost_percent: float
+    note: str = ""
+
+
+class Recording(Struct, frozen=True):
+    """What one run of the loop brought."""
+
+    clock: Clock
+    cost: Cost
+    tables: dict[str, Table]
+    strings: tuple[str, ...]
+    statuses: tuple[Status, ...]
+    rates: tuple[Rate, ...]
+    gone_ns: int | None = None
+    interrupted: str = ""
+
+
+class _Plan:
+    """The window that all sources share; `start_ns` holds as soon as `started` is set."""
+
+    def __init__(self, host: Host, target: Target, seconds: float) -> None:
+        self.host, self.target, self.seconds = host, target, seconds
+        self.start_ns = 0
+        self.started = threading.Event()
+        self.ended = threading.Event()
+
+
+class _Source:
+    """One collector at work, on its own thread."""
+
+    def __init__(self, collector: Collector, plan: _Plan) -> None:
+        self.collector, self._plan = collector, plan
+        self.sink = Sink(collector, plan.seconds)
+        self.opened, self.done = threading.Event(), threading.Event()
+        self.rate: Rate | None = None
+        self._session: Session | None = None
+        self._problem: tuple[str, str, str] = ("ok", "", "")
+        self._poll_count = self._missed_count = self._cpu_ns = self._wall_ns = 0
+        self._busy_since_ns: int | None = None
+        self.thread = threading.Thread(
+            target=self._run, name=f"perfkit {collector.name}", daemon=True
+        )
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the source has answered and still does."""
+        return self._problem[0] == "ok" and self._poll_count > 0 and not self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a call has been out for longer than the collector's limit, at least a second."""
+        since_ns = self._busy_since_ns
+        limit_ns = 1e9 * max(1.0, self.collector.timeout_s)
+        return since_ns is not None and self._plan.host.now_ns() - since_ns > limit_ns
+
+    def to_status(self) -> Status:
+        """How the collector fared, also when it hangs at this moment."""
+        state, reason, grant = self._problem
+        if not self.done.is_set():
+            since_ns = self._busy_since_ns or self._plan.host.now_ns()
+            silent_s = (self._plan.host.now_ns() - since_ns) / 1e9
+            state, reason, grant = "failed", f"did not answer within {silent_s:.1f} s", ""
+        elif state == "unavailable" and self._poll_count:
+            state = "ok"
+        return Status(
+            collector=self.collector.name,
+            state=state,  # type: ignore[arg-type]
+            reason=cut_text(reason)[:REASON_LIMIT],
+            grant=cut_text(grant)[:REASON_LIMIT],
+            poll_count=self._poll_count,
+            missed_count=self._missed_count,
+            dropped_count=self.sink.dropped_count,
+            cpu_ns=self._cpu_ns,
+            wall_ns=self._wall_ns,
+        )
+
+    def _run(self) -> None:
+        if self._try(self._open):
+            self.opened.set()
+            self._plan.started.wait()
+            self._poll_until_end()
+            self._try(self._close)
+            self._try(self._read_rate)
+        self.opened.set()
+        self.done.set()
+
+    def _open(self) -> Iterable[Item]:
+        self._session = self.collector.open(self._plan.host, self._plan.target)
+        return ()
+
+    def _close(self) -> Iterable[Item]:
+        assert self._session is not None
+        return self._session.close()
+
+    def _read_rate(self) -> Iterable[Item]:
+        read: Callable[[], Rate | None] | None = getattr(self._session, "rate", None)
+        self.rate = read() if read is not None else None
+        return ()
+
+    def _poll_until_end(self) -> None:
+        assert self._session is not None
+        interval_ns = int(1e9 * self.collector.interval_s)
+        now_ns = self._plan.host.now_ns
+        place, last_ns = 0, 0
+        due_ns = self._plan.start_ns
+        while not self._plan.ended.wait(max(0.0, (due_ns - now_ns()) / 1e9)):
+            last_ns = now_ns()
+            self._poll()
+            passed = (now_ns() - self._plan.start_ns) // interval_ns
+            self._missed_count += max(0, passed - place)
+            place = max(place, passed) + 1
+            jitter = random.uniform(-JITTER_RATIO, JITTER_RATIO) if place else 0.0
+            due_ns = self._plan.start_ns + int((place + jitter) * interval_ns)
+        if now_ns() - last_ns > LAST_POLL_RATIO * interval_ns:
+            self._poll()
+
+    def _poll(self) -> None:
+        assert self._session is not None
+        begin_ns = time.monotonic_ns()
+        if self._try(self._session.poll):
+            self._poll_count += 1
+        if time.monotonic_ns() - begin_ns > 1e9 * self.collector.timeout_s:
+            self._missed_count += 1
+
+    def _try(self, call: Callable[[], Iterable[Item]]) -> bool:
+        """Carries out one call of the collector; the only place where its exceptions end."""
+        wall_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        self._busy_since_ns = self._plan.host.now_ns()
+        try:
+            self.sink.take(call(), self._busy_since_ns)
+            return True
+        except Unavailable as absent:
+            if self._problem[0] == "ok":
+                self._problem = ("unavailable", absent.reason, absent.grant)
+        except Exception as error:
+            self._problem = ("failed", f"{type(error).__name__}: {error}", "")
+        finally:
+            self._busy_since_ns = None
+            self._cpu_ns += time.thread_time_ns() - cpu_ns
+            self._wall_ns += time.monotonic_ns() - wall_ns
+        return False
+
+
+def run(
+    host: Host,
+    target: Target,
+    collectors: Iterable[Collector],
+    seconds: float,
+    *,
+    stop: threading.Event,
+    progress: Callable[[Progress], None] | None = None,
+) -> Recording:
+    """Records one window of `seconds`, less when `stop` is set or the whole target is gone.
+
+    Raises: `TargetError` where the target was gone before anything was measured.
+    """
+    plan = _Plan(host, target, seconds)
+    sources = [_Source(collector, plan) for collector in sorted(collectors, key=_name)]
+    tracker = ServiceTracker(host, target) if target.kind != "host" else None
+    if tracker is not None and not tracker.is_alive():
+        raise TargetError(f"process {target.main_pid} exited before anything was measured")
+    for source in sources:
+        source.thread.start()
+    _await((source.opened for source in sources), OPEN_LIMIT_S)
+    start, spent = read_anchor(host), read_spent()
+    plan.start_ns = start.monotonic_ns
+    plan.started.set()
+    try:
+        gone_ns = _watch(plan, sources, tracker, stop, progress)
+    finally:
+        end, cost = read_anchor(host), to_cost(spent, read_spent())
+        plan.ended.set()
+    _await((source.done for source in sources), CLOSE_LIMIT_S)
+    statuses = tuple(source.to_status() for source in sources)
+    for source in sources:
+        source.sink.seal()
+    tables, strings = merge(source.sink for source in sources)
+    elapsed_s = (end.monotonic_ns - start.monotonic_ns) / 1e9
+    return Recording(
+        clock=Clock(
+            start.monotonic_ns, end.monotonic_ns, start.utc_ns, end.utc_ns, read_boot_id(host)
+        ),
+        cost=cost,
+        tables=tables,
+        strings=strings,
+        statuses=statuses,
+        rates=tuple(source.rate for source in sources if source.rate is not None),
+        gone_ns=gone_ns,
+        interrupted=_describe_end(elapsed_s, seconds, gone_ns, stop),
+    )
+
+
+def _name(collector: Collector) -> str:
+    return collector.name
+
+
+def _await(events: Iterable[threading.Event], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    for event in events:
+        event.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _watch(
+    plan: _Plan,
+    sources: list[_Source],
+    tracker: ServiceTracker | None,
+    stop: threading.Event,
+    progress: Callable[[Progress], None] | None,
+) -> int | None:
+    """Waits for the window to pass; gives the time when the target was first missed, if it was."""
+    now_ns = plan.host.now_ns
+    spent = read_spent()
+    end_ns = plan.start_ns + int(1e9 * plan.seconds)
+    told_ns = followed_ns = plan.start_ns
+    _tell(progress, plan, sources, spent)
+    while (left_s := (end_ns - now_ns()) / 1e9) > 0:
+        if stop.wait(min(CHECK_INTERVAL_S, left_s)):
+            return None
+        moment_ns = now_ns()
+        if tracker is not None:
+            if moment_ns - followed_ns >= 1e9 * FOLLOW_INTERVAL_S:
+                followed_ns = moment_ns
+                tracker.update()
+            if not tracker.is_alive():
+                tracker.update()
+                if not tracker.is_alive():
+                    return moment_ns
+        if moment_ns - told_ns >= 1e9 * PROGRESS_INTERVAL_S:
+            told_ns = moment_ns
+            _tell(progress, plan, sources, spent)
+    return None
+
+
+def _tell(
+    progress: Callable[[Progress], None] | None, plan: _Plan, sources: list[_Source], spent: Any
+) -> None:
+    if progress is None:
+        return
+    elapsed_ns = plan.host.now_ns() - plan.start_ns
+    cost = to_cost(spent, read_spent())
+    late = [source.collector.name for source in sources if source.is_late]
+    progress(
+        Progress(
+            elapsed_s=elapsed_ns / 1e9,
+            requested_s=plan.seconds,
+            ok_count=sum(source.is_ok for source in sources),
+            source_count=len(sources),
+            cost_percent=100 * (cost.cpu_ns + cost.children_cpu_ns) / max(elapsed_ns, 1),
+            note=f"no answer from {', '.join(late)}" if late else "",
+        )
+    )
+
+
+def _describe_end(
+    elapsed_s: float, seconds: float, gone_ns: int | None, stop: threading.Event
+) -> str:
+    if gone_ns is not None:
+        return f"target gone after {elapsed_s:.1f} of {seconds:g} s"
+    if stop.is_set():
+        return f"stopped after {elapsed_s:.1f} of {seconds:g} s"
+    return ""

@@ -1,0 +1,99 @@
+"""Records one capture of this host: resolve, run, probe, pack."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from perfkit import __version__, codec, discover
+from perfkit.agent.loop import Progress, Recording, run
+from perfkit.agent.machine import read_host_name, read_machine
+from perfkit.agent.target import resolve
+from perfkit.errors import NativeMissing, UsageError
+from perfkit.host import Host
+from perfkit.model import SCHEMA_VERSION, Capture, Collector, Header, Target
+
+SECONDS_LIMIT = 3600.0
+_NATIVE_FIX = (
+    "install a C compiler and the headers of Python (Debian: apt install gcc python3-dev), then "
+    "pip install --force-reinstall --no-cache-dir perfkit"
+)
+
+
+class RecordOptions(Struct, frozen=True):
+    """What to record. `collectors` names those wanted, empty means all."""
+
+    host: Host = Host()
+    pid: int | None = None
+    only_pid: bool = False
+    seconds: float = 10.0
+    probe: bool = True
+    collectors: tuple[str, ...] = ()
+    stop: threading.Event | None = None
+    progress: Callable[[Progress], None] | None = None
+
+
+def record(options: RecordOptions) -> bytes:
+    """Records one window of this host and packs it.
+
+    Raises: `NativeMissing` where the C extension is not built; `TargetError` where the target does
+    not exist or died before the window; `UsageError` for an unknown collector or an absurd window.
+    """
+    _check(options)
+    target = resolve(options.host, options.pid, options.only_pid)
+    stop = options.stop or threading.Event()
+    recording = run(
+        options.host,
+        target,
+        choose_collectors(options.collectors, target),
+        options.seconds,
+        stop=stop,
+        progress=options.progress,
+    )
+    return codec.encode(to_capture(options, target, recording))
+
+
+def choose_collectors(names: tuple[str, ...], target: Target) -> tuple[Collector, ...]:
+    """The collectors to run: those named, else all that suit the target."""
+    found: dict[str, Collector] = discover.load_all("perfkit.collectors", "COLLECTOR")
+    unknown = sorted(set(names) - found.keys())
+    if unknown:
+        known = ", ".join(sorted(found))
+        raise UsageError(f"unknown collector {unknown[0]!r}", fix=f"name some of: {known}")
+    wanted = (found[name] for name in sorted(set(names) or found))
+    return tuple(c for c in wanted if target.kind != "host" or c.scope == "host")
+
+
+def to_capture(options: RecordOptions, target: Target, recording: Recording) -> Capture:
+    """Puts a recording and the description of the host together."""
+    header = Header(
+        schema_version=SCHEMA_VERSION,
+        perfkit_version=__version__,
+        host=read_host_name(options.host),
+        machine=read_machine(options.host),
+        clock=recording.clock,
+        target=replace(target, gone_ns=recording.gone_ns),
+        requested_s=options.seconds,
+        cost=recording.cost,
+        statuses=recording.statuses,
+        rates=recording.rates,
+        interrupted=recording.interrupted,
+    )
+    return Capture(header, recording.tables, recording.strings)
+
+
+def _check(options: RecordOptions) -> None:
+    try:
+        importlib.import_module("perfkit._native")
+    except ImportError as absent:
+        raise NativeMissing(
+            "perfkit's C extension is not built, so threads and sockets cannot be sampled",
+            fix=_NATIVE_FIX,
+            effect="nothing was measured; saved runs can still be read",
+        ) from absent
+    if not 0 < options.seconds <= SECONDS_LIMIT:
+        raise UsageError(f"a window of {options.seconds:g} s is not in 0 to {SECONDS_LIMIT:g} s")
