@@ -1,0 +1,26 @@
+"""A thread of the service that serves nobody holds the interpreter's lock most of the time."""
+
+from __future__ import annotations
+
+import contextlib
+
+from perfkit.demo.injection import Healthy, Injection
+from perfkit.demo.world import DemoError, World, strength
+
+NEEDS_ROOT = False
+BURN_S = 0.002
+PAUSE_S = 0.001
+
+
+def start(world: World, healthy: Healthy) -> Injection:
+    """Starts the background thread inside the service."""
+    burn_s = BURN_S * strength(world.options.seed, "gil_contention")
+    answer = world.service.order(hog=True, burn_s=burn_s, pause_s=PAUSE_S)
+
+    def undo() -> None:
+        with contextlib.suppress(DemoError):
+            world.service.order(hog=False)
+
+    tid = str(answer["hog_tid"])
+    text = f"thread {tid} rebuilds an index in plain Python, {burn_s * 1000:.1f} ms at a time"
+    return Injection(text, "thread", tid, undo)

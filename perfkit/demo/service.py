@@ -1,0 +1,68 @@
+"""The service: opens its listening socket, starts a front, and obeys the supervisor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from perfkit import discover
+from perfkit.demo import control, hog
+from perfkit.demo.pipeline import Ranker, make_ranker, rank
+
+FRONTS = "perfkit.demo.fronts"
+BACKLOG_COUNT = 128
+
+
+class ServiceOptions(Struct, frozen=True):
+    """How one service is set up; `shard_ports` are the embedding shards on this machine."""
+
+    front: str
+    shard_ports: tuple[int, ...]
+    features_path: str
+    worker_count: int = 8
+    candidate_count: int = 1280
+    pad_bytes: int = 0
+    seed: int = 1
+
+
+class Parts(Struct, frozen=True):
+    """What a front serves with: an open listener, the features file, the model."""
+
+    options: ServiceOptions
+    listener: socket.socket
+    features: int
+    ranker: Ranker
+
+
+Front = Callable[[Parts, Callable[[], None]], None]
+
+
+def obey(order: dict[str, Any]) -> dict[str, Any]:
+    """Carries out an order of the supervisor: `hog` starts or stops the background thread."""
+    if order["hog"]:
+        return {"hog_tid": hog.start(order["burn_s"], order["pause_s"])}
+    hog.stop()
+    return {"hog_tid": 0}
+
+
+def main(options: ServiceOptions) -> None:
+    """Serves until the supervisor goes away."""
+    control.allow_tracing()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG_COUNT)
+    ranker = make_ranker(options.seed, options.candidate_count)
+    # The first product loads the BLAS kernels; do it before the first request comes.
+    rank(ranker, [ranker.items[0, :32]])
+    features = os.open(Path(options.features_path), os.O_RDONLY | os.O_CLOEXEC)
+    parts = Parts(options, listener, features, ranker)
+    serve: Front = discover.load(FRONTS, options.front, "serve")
+
+    def ready() -> None:
+        control.announce(port=listener.getsockname()[1])
+        control.obey_in_thread(obey)
+
+    serve(parts, ready)
