@@ -1,0 +1,221 @@
+"""Who held the CPU: each second, every process above 1 % of a core, and the use of each cgroup."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from perfkit.collectors._cgroup import (
+    UNIFIED,
+    Mount,
+    find_chain,
+    mount_folder,
+    read_cpu_path,
+    read_mounts,
+    walk,
+)
+from perfkit.collectors._proc import list_pids, read_cpu_ns, read_stat, read_status
+from perfkit.errors import Unavailable
+from perfkit.host import Host, read_text
+from perfkit.model import Collector, Column, ColumnType, Item, Row, Rows, TableSchema, Target
+
+SHARE_MIN = 0.01
+OWNER_LIMIT = 64
+CGROUP_WALK_LIMIT = 4096
+CGROUP_ROW_LIMIT = 512
+CHAIN_READ_LIMIT = 64
+CGROUP_COST_RATIO = 0.005
+LAST_READ_NS = 100_000_000
+OTHERS = "(others)"
+
+OWNERS = TableSchema(
+    "owners",
+    (
+        Column("t_ns", "ns", help="end of the interval"),
+        Column("interval_ns", "ns"),
+        Column("pid", help="0: the sum of all that have no row of their own"),
+        Column("name", type=ColumnType.TEXT, help="untrusted text"),
+        Column("cgroup", type=ColumnType.TEXT, help="path of the cpu controller"),
+        Column("run_ns", "ns", help="CPU time of all its threads in the interval"),
+        Column("nice"),
+        Column("policy", help="0 other, 1 fifo, 2 rr, 3 batch, 5 idle, 6 deadline; -1 not read"),
+        Column("cpus_allowed", type=ColumnType.TEXT),
+        Column("role", type=ColumnType.TEXT, help="service, sibling, self, other"),
+    ),
+    source="the CPU clock of each process (clock_gettime); /proc/PID/stat, status, cgroup",
+    help="Processes with at least 1 % of a core in an interval, at most 64; the rest summed.",
+)
+CGROUP_USAGE = TableSchema(
+    "cgroup_usage",
+    (
+        Column("t_ns", "ns"),
+        Column("cgroup", type=ColumnType.TEXT),
+        Column("usage_ns", "ns", help="CPU time of the cgroup and all below it, since it was made"),
+    ),
+    source="cpuacct.usage (v1); cpu.stat usage_usec (v2)",
+    help="A counter of every leaf cgroup and of every ancestor of the target.",
+)
+
+
+def read_all_cpu_ns(host: Host, pids: list[int]) -> list[int]:
+    """The CPU time of each process, -1 where it is gone."""
+    return [read_cpu_ns(host, pid) for pid in pids]
+
+
+def to_deltas(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
+    """The CPU time that each process used between two readings.
+
+    A pid that is new, or whose clock went backwards (the pid was used again), began at zero.
+    """
+    deltas = {}
+    for pid, cpu_ns in after.items():
+        base_ns = before.get(pid, 0)
+        if cpu_ns >= 0:
+            deltas[pid] = cpu_ns - base_ns if cpu_ns >= base_ns >= 0 else cpu_ns
+    return deltas
+
+
+def choose(deltas: dict[int, int], interval_ns: int) -> list[int]:
+    """The pids that get a row of their own, those that used most first."""
+    large = [pid for pid, run_ns in deltas.items() if run_ns >= SHARE_MIN * interval_ns]
+    return sorted(large, key=lambda pid: (-deltas[pid], pid))[:OWNER_LIMIT]
+
+
+def parse_usage_ns(text: str, version: int) -> int:
+    """Reads a cgroup's CPU time: the whole text in v1, usage_usec of cpu.stat in v2; -1: absent."""
+    if version == 1:
+        return int(text) if text.strip().isdecimal() else -1
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == "usage_usec" and value.isdecimal():
+            return 1000 * int(value)
+    return -1
+
+
+class _Session:
+    """Keeps the last reading of every process's CPU clock."""
+
+    def __init__(self, host: Host, target: Target) -> None:
+        self._host = host
+        self._service = {ref.pid for ref in target.processes}
+        self._siblings = {ref.pid for ref in target.siblings}
+        self._before: dict[int, int] = {}
+        self._before_ns = 0
+        self._usage_due_ns = self._usage_read_ns = 0
+        self._mount = find_usage_mount(host)
+        self._ancestors = find_ancestors(host, target)
+
+    def poll(self) -> Iterator[Item]:
+        yield from self._poll_owners()
+        if self._host.now_ns() >= self._usage_due_ns:
+            yield from self._poll_usage()
+
+    def close(self) -> Iterator[Item]:
+        if self._host.now_ns() - self._usage_read_ns > LAST_READ_NS:
+            yield from self._poll_usage()
+
+    def _poll_owners(self) -> Iterator[Item]:
+        pids = list_pids(self._host)
+        t_ns = self._host.now_ns()
+        after = dict(zip(pids, read_all_cpu_ns(self._host, pids), strict=True))
+        before, interval_ns = self._before, t_ns - self._before_ns
+        self._before, self._before_ns = after, t_ns
+        if not before:
+            return
+        deltas = to_deltas(before, after)
+        chosen = choose(deltas, interval_ns)
+        for pid in chosen:
+            yield self._to_row(pid, t_ns, interval_ns, deltas[pid])
+        rest_ns = sum(deltas.values()) - sum(deltas[pid] for pid in chosen)
+        yield Row(OWNERS.name, (t_ns, interval_ns, 0, OTHERS, "", rest_ns, 0, -1, "", "other"))
+
+    def _to_row(self, pid: int, t_ns: int, interval_ns: int, run_ns: int) -> Row:
+        name, nice, policy, role = "", 0, -1, "other"
+        try:
+            stat = read_stat(self._host, pid)
+            name, nice, policy = stat.name, stat.nice, stat.policy
+            role = self._role_of(pid, stat.parent_pid)
+        except Unavailable:
+            pass  # it went since its clock was read; its time counts all the same
+        cpus = read_status(self._host, pid).get("Cpus_allowed_list", "")
+        cgroup = read_cpu_path(self._host, pid)
+        return Row(
+            OWNERS.name,
+            (t_ns, interval_ns, pid, name, cgroup, run_ns, nice, policy, cpus, role),
+        )
+
+    def _role_of(self, pid: int, parent_pid: int) -> str:
+        if os.getpid() in (pid, parent_pid):
+            return "self"
+        if pid in self._service or parent_pid in self._service:
+            self._service.add(pid)
+            return "service"
+        return "sibling" if pid in self._siblings else "other"
+
+    def _poll_usage(self) -> Iterator[Item]:
+        if self._mount is None:
+            return
+        begin_ns = time.thread_time_ns()
+        name = "cpuacct.usage" if self._mount.version == 1 else "cpu.stat"
+        base, root = mount_folder(self._host, self._mount), self._mount.root.rstrip("/")
+        row_count = dropped_count = 0
+        for parts, is_leaf in walk(base, CGROUP_WALK_LIMIT):
+            path = "/".join([root, *parts]) or "/"
+            if not is_leaf and path not in self._ancestors:
+                continue
+            if row_count >= CGROUP_ROW_LIMIT:
+                dropped_count += 1
+                continue
+            usage_ns = read_usage_ns(base.joinpath(*parts, name), self._mount.version)
+            if usage_ns >= 0:
+                row_count += 1
+                yield Row(CGROUP_USAGE.name, (self._host.now_ns(), path, usage_ns))
+        if dropped_count:
+            yield Rows(CGROUP_USAGE.name, (), 0, dropped_count)
+        # A host with very many cgroups is read less often, so that the walk stays cheap.
+        spent_ns = time.thread_time_ns() - begin_ns
+        self._usage_read_ns = self._host.now_ns()
+        self._usage_due_ns = self._host.now_ns() + int(spent_ns / CGROUP_COST_RATIO)
+
+
+def find_usage_mount(host: Host) -> Mount | None:
+    """The hierarchy that accounts CPU time: v1 cpuacct, else the unified one. Missing: None."""
+    try:
+        mounts = read_mounts(host)
+    except Unavailable:
+        return None
+    accounting = [mount for mount in mounts if "cpuacct" in mount.controllers]
+    return next(iter(accounting or [mount for mount in mounts if mount.version == 2]), None)
+
+
+def find_ancestors(host: Host, target: Target) -> frozenset[str]:
+    """The paths of the target's cgroups and all above them, where CPU time is accounted."""
+    mount = find_usage_mount(host)
+    if mount is None:
+        return frozenset(("/",))
+    controller = "cpuacct" if mount.version == 1 else UNIFIED
+    found = {"/"}
+    for process in target.processes[:CHAIN_READ_LIMIT]:
+        found.update(path for path, _, _ in find_chain(host, (mount,), process.pid, controller))
+    return frozenset(found)
+
+
+def read_usage_ns(path: Path, version: int) -> int:
+    """Reads one cgroup's CPU time; -1 where it is gone or refused."""
+    try:
+        return parse_usage_ns(read_text(path, 4096), version)
+    except Unavailable:
+        return -1
+
+
+COLLECTOR = Collector(
+    "owners",
+    metrics=(),
+    tables=(OWNERS, CGROUP_USAGE),
+    scope="host",
+    interval_s=1.0,
+    timeout_s=0.5,
+    open=_Session,
+)
