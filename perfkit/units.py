@@ -1,0 +1,109 @@
+"""How numbers are written for people: three significant digits, SI prefixes, a space before the unit.
+
+Percent exists only here; everywhere else a share is a ratio 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+SIGNIFICANT_DIGITS = 3
+_TIMES_S = {"seconds": 1.0, "s": 1.0, "milliseconds": 1e-3, "ms": 1e-3}
+_TIMES_S |= {"microseconds": 1e-6, "us": 1e-6, "nanoseconds": 1e-9, "ns": 1e-9}
+_SCALED = {
+    "bytes": "B",
+    "bytes_per_second": "B/s",
+    "bits_per_second": "bit/s",
+    "hertz": "Hz",
+    "watts": "W",
+}
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_PLAIN = {
+    "celsius": "C",
+    "percent": "%",
+    "per_second": "/s",
+    "cores": "CPUs",
+    "cpus": "CPUs",
+    "count": "",
+    "seconds_per_second": "s/s",
+    "ms_per_second": "ms/s",
+}
+_WHOLE_LIMIT = 100_000
+
+
+def to_text(value: float | None, unit: str) -> str:
+    """Writes a quantity, e.g. `12.3 ms`, `1.20 GB`, `38.0 %`, `4`.
+
+    Unit: the base units of metrics (seconds, bytes, ratio ...); one that is unknown here is put
+    behind the number as it stands.
+    Missing: None and what is not a number are written as `not known`.
+    """
+    if value is None or math.isnan(value):
+        return "not known"
+    if math.isinf(value):
+        return "no limit" if value > 0 else "not known"
+    if unit == "ratio":
+        return to_percent(value)
+    if unit in _TIMES_S:
+        return to_duration(value * _TIMES_S[unit])
+    if unit in _SCALED:
+        return _to_scaled(value, _SCALED[unit])
+    return f"{to_number(value)} {_PLAIN.get(unit, unit)}".rstrip()
+
+
+def to_number(value: float) -> str:
+    """Three significant digits; whole numbers below 100,000 stay whole."""
+    if value == int(value) and abs(value) < _WHOLE_LIMIT:
+        return str(int(value))
+    size = math.floor(math.log10(abs(value)))
+    rounded = round(value, SIGNIFICANT_DIGITS - 1 - size)
+    if abs(rounded) >= 10 ** (size + 1):
+        size += 1
+    if size < -4:
+        return f"{rounded:.{SIGNIFICANT_DIGITS - 1}e}"
+    return f"{rounded:.{max(0, SIGNIFICANT_DIGITS - 1 - size)}f}"
+
+
+def to_percent(ratio: float) -> str:
+    """A ratio as percent, e.g. `0.0123` as `1.23 %`; what rounds to nothing is `0 %`."""
+    percent = 100 * ratio
+    if abs(percent) < 0.005:
+        return "0 %"
+    return f"{to_number(float(f'{percent:.3g}'))} %"
+
+
+def to_duration(seconds: float) -> str:
+    """Seconds with the prefix that suits: `ns`, `us`, `ms` or `s`."""
+    if seconds == 0:
+        return "0 s"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if abs(seconds) >= 0.9995 * scale:
+            return f"{_three(seconds / scale)} {unit}"
+    return f"{_three(seconds * 1e9)} ns"
+
+
+def to_window_seconds(seconds: float) -> str:
+    """The length of a window: one decimal is all that anybody reads."""
+    return f"{seconds:.1f} s"
+
+
+def to_instant(utc_ns: int) -> str:
+    """An instant as RFC 3339 UTC with milliseconds."""
+    moment = datetime.fromtimestamp(utc_ns // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{utc_ns // 1_000_000 % 1000:03d}Z"
+
+
+def _to_scaled(value: float, unit: str) -> str:
+    for scale, prefix in _PREFIXES:
+        if abs(value) >= 0.9995 * scale:
+            return f"{_three(value / scale)} {prefix}{unit}"
+    return f"{to_number(value)} {unit}"
+
+
+def _three(value: float) -> str:
+    """Always three digits, so that columns of one report look alike: `1.00`, `12.0`, `120`."""
+    for limit, digits in ((9.995, 2), (99.95, 1)):
+        if abs(value) < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:.0f}"
