@@ -1,0 +1,302 @@
+"""The service's TCP sockets, in its own network namespace: who speaks, who waits, what is queued.
+
+A thread in C asks the kernel's socket diagnosis (see native/pk_socket_sampler.h); this file tells
+it which sockets the service holds, and gives the sockets their owners.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+
+from perfkit import _native
+from perfkit.collectors._proc import read_link
+from perfkit.collectors._service import ServiceTracker
+from perfkit.errors import Unavailable
+from perfkit.host import Host
+from perfkit.model import (
+    Collector,
+    Column,
+    ColumnType,
+    Item,
+    Rate,
+    Row,
+    Rows,
+    Session,
+    TableSchema,
+    Target,
+)
+
+FIXTURE = "live"  # reads the kernel through netlink: proved on real sockets, not on fixture trees
+
+POLL_INTERVAL_NS = 50_000_000
+DESCRIPTOR_LIMIT = 65_536
+# Looking through /proc/PID/fd may take this share of a core; large tables are read less often.
+DESCRIPTOR_COST_RATIO = 0.002
+FOLLOW_INTERVAL_NS = 2_000_000_000
+OWNER_WAIT_POLLS = 2
+ROLES = ("", "listener", "accepted", "outgoing")
+
+_COUNTERS = (
+    Column("last_sent_ms", "ms", help="age of the last data sent, in jiffies of the kernel"),
+    Column("last_received_ms", "ms", help="age of the last data received"),
+    Column("last_ack_received_ms", "ms"),
+    Column("bytes_sent", "bytes", help="retransmitted ones included; Linux 4.19"),
+    Column("bytes_received", "bytes"),
+    Column("data_segments_out", help="segments that carried data; Linux 4.6"),
+    Column("data_segments_in"),
+    Column("rtt_us", "us", help="smoothed; contains the peer's delay of acknowledgements"),
+    Column("min_rtt_us", "us", help="minimum over minutes; -1 none yet"),
+    Column("retransmits", help="segments sent again since the socket was opened"),
+    Column("out_of_order", help="segments received out of order; Linux 5.4"),
+    Column("rwnd_limited_us", "us", help="time limited by the peer's receive window; Linux 4.9"),
+    Column("sndbuf_limited_us", "us"),
+    Column("busy_us", "us", help="time with data unacknowledged"),
+    Column("unacked", help="segments in flight; of a listener: its accept queue"),
+    Column("send_window_bytes", "bytes", help="the peer's receive window; Linux 5.5"),
+    Column("rcv_space_bytes", "bytes"),
+    Column("delivery_rate", "bytes/s"),
+)
+_TEXT = ColumnType.TEXT
+SOCKETS = TableSchema(
+    "sockets",
+    (
+        Column("socket_index", help="stands for the kernel's cookie, never reused in a capture"),
+        Column("family", type=_TEXT, help="tcp4 or tcp6; tcp6 sockets may have IPv4 addresses"),
+        Column("inode", help="0: the service never accepted it"),
+        Column("local", type=_TEXT, help="ip:port"),
+        Column("peer", type=_TEXT, help="ip:port; of listeners port 0"),
+        Column("role", type=_TEXT, help="listener, accepted or outgoing"),
+        Column("pid", help="first process of the service found to hold it, -1 unknown"),
+        Column("first_seen_ns", "ns"),
+    ),
+    source="NETLINK_SOCK_DIAG, in the target's network namespace; owners: /proc/PID/fd",
+    help="TCP sockets of the service. A later row of the same socket_index replaces an earlier.",
+)
+SOCKET_RUNS = TableSchema(
+    "socket_runs",
+    (
+        Column("socket_index"),
+        Column("start_ns", "ns", help="first poll that saw these counters"),
+        Column("end_ns", "ns", help="last poll that saw them"),
+        Column("tick_count", help="polls in the row"),
+        Column("state", help="number of the kernel's TCP state; 1 established, 10 listen"),
+        Column("receive_queue_bytes", "bytes", help="of a listener: its accept queue"),
+        Column("send_queue_bytes", "bytes", help="of a listener: the limit of its accept queue"),
+        *_COUNTERS,
+    ),
+    source="struct tcp_info (INET_DIAG_INFO), idiag_rqueue, idiag_wqueue",
+    help="A row per change of state, queues, bytes, segments, retransmits or out_of_order; ages "
+    "and the rest are those of its first poll. start_ns and end_ns are t_ns of socket_polls.",
+)
+SOCKET_CLOSED = TableSchema(
+    "socket_closed",
+    (
+        Column("t_ns", "ns", help="when the end was read, up to one poll late"),
+        Column("family", type=_TEXT),
+        Column("local", type=_TEXT),
+        Column("peer", type=_TEXT),
+        Column("role", type=_TEXT, help="accepted, or outgoing if it was known before"),
+        Column("inode", help="-1: it lived between two polls"),
+        *_COUNTERS,
+        Column("socket_index", help="-1: it lived between two polls"),
+    ),
+    source="multicast group SKNLGRP_INET_TCP_DESTROY (Linux 4.9)",
+    help="The last counters of each closed connection.",
+)
+SOCKET_POLLS = TableSchema(
+    "socket_polls",
+    (
+        Column("t_ns", "ns"),
+        Column("socket_count", help="sockets known, listeners included"),
+        Column("polled_count", help="sockets read; fewer: a random sample that rotates"),
+        Column("cpu_ns", "ns", help="CPU time of the poll, looking for new sockets included"),
+    ),
+    source="CLOCK_MONOTONIC and the CPU clock of the sampler's thread",
+    help="One row per poll.",
+)
+
+
+class _Session:
+    """The sampler at work."""
+
+    def __init__(self, host: Host, target: Target) -> None:
+        self._host = host
+        self._sampler = _start(host, target)
+        self._tracker = ServiceTracker(host, target)
+        self._owners = _Owners(host)
+        self._followed_ns = host.now_ns()
+        self._waiting: list[tuple[int, Row]] = []
+        self._stuck = False
+        self._tell_inodes()
+
+    def poll(self) -> Iterable[Item]:
+        now_ns = self._host.now_ns()
+        if now_ns - self._followed_ns >= FOLLOW_INTERVAL_NS:
+            self._followed_ns = now_ns
+            self._tracker.update()
+        self._tell_inodes()
+        return self._take(OWNER_WAIT_POLLS)
+
+    def close(self) -> Iterable[Item]:
+        self._stuck = not self._sampler.stop()
+        return self._take(0)
+
+    def rate(self) -> Rate:
+        stats = self._sampler.stats()
+        span_ns = max(stats["last_poll_ns"] - stats["start_ns"], 1)
+        planned = 1 + span_ns // POLL_INTERVAL_NS
+        count = stats["poll_count"]
+        return Rate(
+            "sockets",
+            requested_hertz=1e9 / POLL_INTERVAL_NS,
+            achieved_hertz=max(count - 1, 0) * 1e9 / span_ns,
+            tick_count=count,
+            missed_count=max(0, planned - count),
+            note="; ".join(_remarks(stats, self._stuck)),
+        )
+
+    def _tell_inodes(self) -> None:
+        if self._owners.update(self._tracker.service_pids):
+            self._sampler.set_inodes(array("q", self._owners.pid_of).tobytes())
+
+    def _take(self, owner_wait_polls: int) -> Iterator[Item]:
+        runs, closed, polls, identities = self._sampler.take()
+        yield Rows("socket_runs", *runs)
+        yield Rows("socket_polls", *polls)
+        yield from _closed_rows(closed)
+        self._waiting += [(0, row) for row in _identity_rows(identities)]
+        yield Rows("sockets", (), 0, identities[0][2])
+        yield Rows("socket_closed", (), 0, closed[0][2])
+        kept = []
+        for age, row in self._waiting:
+            inode = int(row.values[2])
+            pid = self._owners.pid_of.get(inode, -1)
+            if pid < 0 and inode and age < owner_wait_polls:
+                kept.append((age + 1, row))
+            else:
+                yield Row("sockets", (*row.values[:6], pid, row.values[7]))
+        self._waiting = kept
+
+
+class _Owners:
+    """Which process of the service holds which socket; read as often as it is cheap."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._due_ns: dict[int, int] = {}
+        self._inodes: dict[int, list[int]] = {}
+        self.pid_of: dict[int, int] = {}
+
+    def update(self, pids: list[int]) -> bool:
+        """Reads what is due; tells whether the held sockets changed."""
+        for pid in pids:
+            begin_ns = self._host.now_ns()
+            if begin_ns >= self._due_ns.get(pid, 0):
+                self._inodes[pid] = list_socket_inodes(self._host, pid)
+                took_ns = self._host.now_ns() - begin_ns
+                self._due_ns[pid] = begin_ns + int(took_ns / DESCRIPTOR_COST_RATIO)
+        pid_of: dict[int, int] = {}
+        for pid in pids:
+            for inode in self._inodes.get(pid, ()):
+                pid_of.setdefault(inode, pid)
+        changed = pid_of.keys() != self.pid_of.keys()
+        self.pid_of = pid_of
+        return changed
+
+
+def list_socket_inodes(host: Host, pid: int) -> list[int]:
+    """The inodes of the sockets that a process holds; empty where it is gone or refused."""
+    folder = f"{pid}/fd"
+    try:
+        names = host.list_proc(folder)[:DESCRIPTOR_LIMIT]
+    except Unavailable:
+        return []
+    links = (read_link(host, f"{folder}/{name}") for name in names)
+    return [inode for link in links if (inode := parse_socket_inode(link))]
+
+
+def parse_socket_inode(link: str) -> int:
+    """Reads the inode out of "socket:[123]"; 0 for every other link."""
+    digits = link[8:-1] if link.startswith("socket:[") and link.endswith("]") else ""
+    return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
+
+
+def _start(host: Host, target: Target) -> _native.SocketSampler:
+    path = host.proc / str(target.main_pid) / "ns" / "net"
+    try:
+        return _native.SocketSampler(os.fspath(path), poll_interval_ns=POLL_INTERVAL_NS)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        refused = error.errno in (errno.EPERM, errno.EACCES)
+        where = (
+            "the target's network namespace" if "namespace" in str(error.filename) else "netlink"
+        )
+        grant = "root, or CAP_SYS_ADMIN and CAP_SYS_PTRACE, to enter the target's namespace"
+        raise Unavailable(f"{where}: {why}", grant=grant if refused else "") from error
+
+
+def _closed_rows(closed: _native.NamedRows) -> Iterator[Row]:
+    (columns, _, _), local, peer = closed
+    indexes, inodes, times, roles, families, *counters = (array("q", column) for column in columns)
+    for place, values in enumerate(zip(*counters, strict=True)):
+        yield Row(
+            "socket_closed",
+            (
+                times[place],
+                f"tcp{families[place]}",
+                local[place],
+                peer[place],
+                ROLES[roles[place]],
+                inodes[place],
+                *values,
+                indexes[place],
+            ),
+        )
+
+
+def _identity_rows(identities: _native.NamedRows) -> Iterator[Row]:
+    (columns, _, _), local, peer = identities
+    values = zip(*(array("q", column) for column in columns), local, peer, strict=True)
+    for index, inode, first_seen_ns, role, family, here, there in values:
+        yield Row(
+            "sockets",
+            (index, f"tcp{family}", inode, here, there, ROLES[role], -1, first_seen_ns),
+        )
+
+
+def _remarks(stats: dict[str, int], stuck: bool) -> Iterator[str]:
+    """What a reader of the rows must know."""
+    if stats["closed_error"]:
+        reason = os.strerror(stats["closed_error"]).lower()
+        yield f"requests on short connections are not counted ({reason}; grant CAP_NET_ADMIN)"
+    if stats["interval_ns"] > POLL_INTERVAL_NS:
+        yield f"slowed to {1e9 / stats['interval_ns']:.1f} Hz to stay within 0.7 % of a core"
+    if stats["lost_count"]:
+        yield f"the kernel dropped messages {stats['lost_count']} times"
+    if stats["refused_count"]:
+        yield "more sockets than are followed: some were left out"
+    if stats["inode_dropped_count"]:
+        yield "more descriptors than are followed: outgoing sockets may be missing"
+    if stats["dump_error_count"]:
+        yield f"{stats['dump_error_count']} of {stats['dump_count']} listings failed"
+    if stuck:
+        yield "the sampler's thread did not end and was left behind"
+
+
+def open_session(host: Host, target: Target) -> Session:
+    """Starts the sampler. Raises: `Unavailable` where the namespace may not be entered."""
+    return _Session(host, target)
+
+
+COLLECTOR = Collector(
+    "sockets",
+    metrics=(),
+    tables=(SOCKETS, SOCKET_RUNS, SOCKET_CLOSED, SOCKET_POLLS),
+    scope="target",
+    interval_s=1.0,
+    timeout_s=0.5,
+    open=open_session,
+)

@@ -1,0 +1,375 @@
+#include "pk_socket_recorder.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+    CLOSED_LIMIT = 16384, /* closed sockets looked at in one poll */
+    /* Wall time of dumps is held to 1/DUMP_SHARE of the time, by dumping more rarely. */
+    DUMP_SHARE = 300,
+};
+
+static const int64_t GONE_KEPT_NS = 2000000000; /* the kernel may tell of the end a little later */
+
+int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
+                            const struct pk_socket_config *config)
+{
+    memset(recorder, 0, sizeof *recorder);
+    recorder->config = *config;
+    recorder->query.descriptor = -1;
+    recorder->query.closed_descriptor = -1;
+    recorder->random_state = (uint64_t)pk_clock_ns() | 1;
+    recorder->stats.interval_ns = config->poll_interval_ns;
+    int error = pk_socket_table_init(&recorder->table, config->socket_limit, config->inode_limit);
+    if (error == 0) {
+        error = pk_socket_batch_init(&recorder->fresh, config->row_limit);
+    }
+    if (error != 0) {
+        pk_socket_table_deinit(&recorder->table);
+    }
+    return error;
+}
+
+void pk_socket_recorder_deinit(struct pk_socket_recorder *recorder)
+{
+    pk_socket_query_deinit(&recorder->query);
+    pk_socket_table_deinit(&recorder->table);
+    pk_socket_batch_deinit(&recorder->fresh);
+}
+
+void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const int64_t *inodes,
+                                   size_t count)
+{
+    pk_socket_table_set_inodes(&recorder->table, inodes, count);
+    if (recorder->table.listeners.count == 0) {
+        recorder->next_dump_ns = 0; /* nothing is recognised before the first listeners are */
+    }
+}
+
+static int64_t read_half(const uint8_t *bytes)
+{
+    uint64_t value = 0;
+    for (size_t index = 0; index < 8; index++) {
+        value = value << 8 | bytes[index];
+    }
+    return (int64_t)value;
+}
+
+static void write_identity(int64_t *ret, const struct pk_socket_key *key, enum pk_socket_role role)
+{
+    ret[PK_IDENTITY_ROLE] = role;
+    ret[PK_IDENTITY_FAMILY] = key->family == 2 /* AF_INET */ ? 4 : 6;
+    ret[PK_IDENTITY_LOCAL_HIGH] = read_half(key->local);
+    ret[PK_IDENTITY_LOCAL_LOW] = read_half(key->local + 8);
+    ret[PK_IDENTITY_LOCAL_PORT] = key->local_port;
+    ret[PK_IDENTITY_PEER_HIGH] = read_half(key->peer);
+    ret[PK_IDENTITY_PEER_LOW] = read_half(key->peer + 8);
+    ret[PK_IDENTITY_PEER_PORT] = key->peer_port;
+}
+
+static void tell_identity(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
+{
+    int64_t row[PK_IDENTITY_COLUMN_COUNT];
+    row[PK_IDENTITY_INDEX] = entry->index;
+    row[PK_IDENTITY_INODE] = entry->fact.inode;
+    row[PK_IDENTITY_FIRST_SEEN_NS] = entry->first_seen_ns;
+    write_identity(row, &entry->fact.key, entry->role);
+    pk_socket_rows_append(&recorder->fresh.identities, row);
+    entry->is_told = true;
+}
+
+static void end_run(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
+{
+    if (entry->tick_count == 0) {
+        return;
+    }
+    int64_t row[PK_RUN_COLUMN_COUNT] = {entry->index, entry->run_start_ns, entry->run_end_ns,
+                                        entry->tick_count, entry->fact.state};
+    memcpy(row + PK_RUN_COUNTERS, entry->fact.counters, sizeof entry->fact.counters);
+    pk_socket_rows_append(&recorder->fresh.runs, row);
+    entry->tick_count = 0;
+}
+
+static void forget(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
+{
+    end_run(recorder, entry);
+    if (!entry->is_told) {
+        tell_identity(recorder, entry);
+    }
+    recorder->gone_count -= entry->gone_ns != 0;
+    pk_socket_table_remove(&recorder->table, entry);
+}
+
+static void mark_gone(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
+{
+    end_run(recorder, entry);
+    if (entry->role == PK_SOCKET_LISTENER) {
+        forget(recorder, entry);
+    } else if (entry->gone_ns == 0) {
+        entry->gone_ns = recorder->now_ns;
+        recorder->gone_count += 1;
+    }
+}
+
+/* The inode is 0 until the service accepts the connection; its identity waits for that. */
+static void note_inode(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry,
+                       int64_t inode)
+{
+    if (inode != 0 && (entry->fact.inode != inode || !entry->is_told)) {
+        entry->fact.inode = inode;
+        tell_identity(recorder, entry);
+    }
+}
+
+/* Connections that were seen before their listener was known as the service's. */
+static void claim_accepted(struct pk_socket_recorder *recorder)
+{
+    struct pk_socket_table *table = &recorder->table;
+    for (uint32_t position = 0; position < table->connections.count; position++) {
+        struct pk_socket_entry *entry = &table->entries[table->connections.ids[position]];
+        if (entry->role == PK_SOCKET_OUTGOING &&
+            pk_socket_table_role(table, &entry->fact) == PK_SOCKET_ACCEPTED) {
+            entry->role = PK_SOCKET_ACCEPTED;
+            tell_identity(recorder, entry);
+        }
+    }
+}
+
+static void visit_found(void *context, const struct pk_socket_fact *fact)
+{
+    struct pk_socket_recorder *recorder = context;
+    struct pk_socket_entry *entry = pk_socket_table_find(&recorder->table, fact->key.cookie);
+    if (entry == NULL) {
+        const enum pk_socket_role role = pk_socket_table_role(&recorder->table, fact);
+        if (role == PK_SOCKET_NONE) {
+            return;
+        }
+        entry = pk_socket_table_add(&recorder->table, fact, role, pk_clock_ns());
+        if (entry == NULL) {
+            return;
+        }
+        if (role == PK_SOCKET_LISTENER) {
+            claim_accepted(recorder);
+        }
+    }
+    note_inode(recorder, entry, fact->inode);
+}
+
+static void visit_closed(void *context, const struct pk_socket_fact *fact)
+{
+    struct pk_socket_recorder *recorder = context;
+    struct pk_socket_entry *entry = pk_socket_table_find(&recorder->table, fact->key.cookie);
+    enum pk_socket_role role = PK_SOCKET_NONE;
+    int64_t row[PK_CLOSED_COLUMN_COUNT] = {
+        [PK_IDENTITY_INDEX] = PK_SOCKET_MISSING,
+        [PK_IDENTITY_INODE] = PK_SOCKET_MISSING,
+        [PK_IDENTITY_FIRST_SEEN_NS] = pk_clock_ns(),
+    };
+    if (entry != NULL) {
+        role = entry->role;
+        row[PK_IDENTITY_INDEX] = entry->index;
+        row[PK_IDENTITY_INODE] = entry->fact.inode != 0 ? entry->fact.inode : PK_SOCKET_MISSING;
+        /* A dying socket has lost some of its addresses in some states; ours has all. */
+        write_identity(row, &entry->fact.key, role);
+        forget(recorder, entry);
+    } else if (fact->key.peer_port != 0) { /* 0: somebody else's listener */
+        role = pk_socket_table_role(&recorder->table, fact);
+        write_identity(row, &fact->key, role);
+    }
+    if (role != PK_SOCKET_ACCEPTED && role != PK_SOCKET_OUTGOING) {
+        return;
+    }
+    memcpy(row + PK_CLOSED_COUNTERS, fact->counters + PK_SOCKET_LAST_SENT_MS,
+           (PK_SOCKET_COUNTER_COUNT - PK_SOCKET_LAST_SENT_MS) * sizeof *row);
+    pk_socket_rows_append(&recorder->fresh.closed, row);
+}
+
+static bool is_same_run(const struct pk_socket_fact *open, const struct pk_socket_fact *now)
+{
+    static const uint8_t WATCHED[] = {
+        PK_SOCKET_RECEIVE_QUEUE_BYTES, PK_SOCKET_SEND_QUEUE_BYTES,   PK_SOCKET_BYTES_SENT,
+        PK_SOCKET_BYTES_RECEIVED,      PK_SOCKET_DATA_SEGMENTS_OUT, PK_SOCKET_DATA_SEGMENTS_IN,
+        PK_SOCKET_RETRANSMITS,         PK_SOCKET_OUT_OF_ORDER,
+    };
+    if (open->state != now->state) {
+        return false;
+    }
+    for (size_t index = 0; index < sizeof WATCHED; index++) {
+        if (open->counters[WATCHED[index]] != now->counters[WATCHED[index]]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry,
+                    const struct pk_socket_answer *answer)
+{
+    if (answer->error == EAGAIN) {
+        recorder->stats.unanswered_count += 1;
+        return;
+    }
+    if (answer->error != 0 || answer->fact.state == PK_TCP_TIME_WAIT ||
+        answer->fact.key.cookie != entry->fact.key.cookie) {
+        mark_gone(recorder, entry);
+        return;
+    }
+    note_inode(recorder, entry, answer->fact.inode);
+    if (entry->tick_count == 0 || !is_same_run(&entry->fact, &answer->fact)) {
+        end_run(recorder, entry);
+        const int64_t inode = entry->fact.inode;
+        entry->fact = answer->fact;
+        entry->fact.inode = inode;
+        entry->run_start_ns = recorder->now_ns;
+    }
+    entry->run_end_ns = recorder->now_ns;
+    entry->tick_count += 1;
+}
+
+static int64_t larger(int64_t left, int64_t right)
+{
+    return left > right ? left : right;
+}
+
+static void dump(struct pk_socket_recorder *recorder, const struct pk_dump_query *wanted)
+{
+    const int64_t start_ns = pk_clock_ns();
+    const int error = pk_socket_query_dump(&recorder->query, wanted, visit_found, recorder);
+    const int64_t took_ns = pk_clock_ns() - start_ns;
+    recorder->stats.dump_count += 1;
+    recorder->stats.dump_error_count += error != 0;
+    recorder->stats.dump_ns += took_ns;
+    if (wanted->port_count == 0) {
+        recorder->next_dump_ns =
+            start_ns + larger(recorder->config.dump_interval_ns, took_ns * DUMP_SHARE);
+    } else {
+        recorder->accept_rest_ns = took_ns * DUMP_SHARE;
+    }
+    recorder->next_accept_ns =
+        start_ns + larger(recorder->config.accept_interval_ns, recorder->accept_rest_ns);
+}
+
+static void drop_gone(struct pk_socket_recorder *recorder)
+{
+    struct pk_socket_table *table = &recorder->table;
+    for (uint32_t position = 0; recorder->gone_count > 0 && position < table->connections.count;) {
+        struct pk_socket_entry *entry = &table->entries[table->connections.ids[position]];
+        if (entry->gone_ns != 0 && recorder->now_ns - entry->gone_ns > GONE_KEPT_NS) {
+            forget(recorder, entry); /* the last one takes its place */
+        } else {
+            position += 1;
+        }
+    }
+}
+
+static void discover(struct pk_socket_recorder *recorder)
+{
+    const int64_t now_ns = pk_clock_ns();
+    if (now_ns >= recorder->next_dump_ns) {
+        drop_gone(recorder);
+        dump(recorder, &(struct pk_dump_query){.states = PK_TCP_OWNED_STATES});
+    } else if (now_ns >= recorder->next_accept_ns && recorder->table.listeners.count > 0) {
+        struct pk_dump_query wanted = {.states = PK_TCP_CONNECTED_STATES};
+        wanted.port_count =
+            pk_socket_table_ports(&recorder->table, wanted.ports, PK_SOCKDIAG_PORT_LIMIT);
+        dump(recorder, &wanted);
+    }
+}
+
+/* Reads entries in batches. Returns how many were asked for. */
+static uint32_t read_entries(struct pk_socket_recorder *recorder, struct pk_socket_entry **entries,
+                             uint32_t count)
+{
+    const struct pk_socket_key *keys[PK_SOCKET_QUERY_BATCH];
+    struct pk_socket_answer answers[PK_SOCKET_QUERY_BATCH];
+    for (uint32_t index = 0; index < count; index++) {
+        keys[index] = &entries[index]->fact.key;
+    }
+    if (count > 0 && pk_socket_query_get(&recorder->query, keys, count, answers) == 0) {
+        for (uint32_t index = 0; index < count; index++) {
+            observe(recorder, entries[index], &answers[index]);
+        }
+    }
+    return count;
+}
+
+/* Reads up to limit sockets of an order from position first on, stepping over gone ones. Listeners
+ * leave the order while it is read, so it is walked from its end. */
+static uint32_t read_order(struct pk_socket_recorder *recorder, const struct pk_socket_order *order,
+                           uint32_t first, uint32_t last)
+{
+    struct pk_socket_entry *entries[PK_SOCKET_QUERY_BATCH];
+    uint32_t count = 0;
+    uint32_t read_count = 0;
+    for (uint32_t position = last; position > first; position--) {
+        struct pk_socket_entry *entry = &recorder->table.entries[order->ids[position - 1]];
+        if (entry->gone_ns == 0) {
+            entries[count++] = entry;
+        }
+        if (count == PK_SOCKET_QUERY_BATCH) {
+            read_count += read_entries(recorder, entries, count);
+            count = 0;
+        }
+    }
+    return read_count + read_entries(recorder, entries, count);
+}
+
+/* All connections when they are few; else the next get_limit of a random order, which is made anew
+ * when it has been read through. */
+static uint32_t read_connections(struct pk_socket_recorder *recorder)
+{
+    const uint32_t total = recorder->table.connections.count;
+    const uint32_t limit = recorder->config.get_limit;
+    if (total - recorder->gone_count <= limit) {
+        recorder->cursor = 0;
+        return read_order(recorder, &recorder->table.connections, 0, total);
+    }
+    if (recorder->cursor == 0 || recorder->cursor >= total) {
+        pk_socket_table_shuffle(&recorder->table, &recorder->random_state);
+        recorder->cursor = 0;
+    }
+    const uint32_t end = total - recorder->cursor > limit ? recorder->cursor + limit : total;
+    const uint32_t read_count =
+        read_order(recorder, &recorder->table.connections, recorder->cursor, end);
+    recorder->cursor = end;
+    return read_count;
+}
+
+void pk_socket_recorder_poll(struct pk_socket_recorder *recorder)
+{
+    const int64_t cpu_start_ns = pk_thread_cpu_ns();
+    recorder->now_ns = pk_clock_ns();
+    pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
+    discover(recorder);
+
+    recorder->now_ns = pk_clock_ns();
+    const struct pk_socket_table *table = &recorder->table;
+    uint32_t polled = read_order(recorder, &table->listeners, 0, table->listeners.count);
+    const uint32_t known =
+        table->listeners.count + table->connections.count - recorder->gone_count;
+    polled += read_connections(recorder);
+
+    const int64_t cpu_ns = pk_thread_cpu_ns() - cpu_start_ns;
+    const int64_t row[PK_POLL_COLUMN_COUNT] = {recorder->now_ns, known, polled, cpu_ns};
+    pk_socket_rows_append(&recorder->fresh.polls, row);
+    recorder->stats.last_poll_ns = recorder->now_ns;
+    recorder->stats.poll_count += 1;
+    recorder->stats.cpu_ns += cpu_ns;
+    recorder->stats.lost_count = recorder->query.lost_count;
+    recorder->stats.refused_count = table->refused_count;
+    recorder->stats.socket_count = known;
+    recorder->stats.listener_count = table->listeners.count;
+    recorder->stats.closed_error = recorder->query.closed_error;
+}
+
+void pk_socket_recorder_flush(struct pk_socket_recorder *recorder)
+{
+    recorder->now_ns = pk_clock_ns();
+    pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
+    while (recorder->table.connections.count > 0) {
+        forget(recorder, &recorder->table.entries[recorder->table.connections.ids[0]]);
+    }
+    while (recorder->table.listeners.count > 0) {
+        forget(recorder, &recorder->table.entries[recorder->table.listeners.ids[0]]);
+    }
+}

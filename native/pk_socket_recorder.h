@@ -1,0 +1,39 @@
+/* What one poll does: finds the service's sockets, reads them, and writes rows. Used by the
+ * sampler's thread only. The batch to write to changes between polls. */
+#ifndef PK_SOCKET_RECORDER_H
+#define PK_SOCKET_RECORDER_H
+#include "pk_socket_query.h"
+#include "pk_socket_sampler.h"
+#include "pk_socket_table.h"
+
+struct pk_socket_recorder {
+    struct pk_socket_config config;
+    struct pk_socket_query query;
+    struct pk_socket_table table;
+    struct pk_socket_batch fresh; /* rows of the poll in progress */
+    struct pk_socket_stats stats;
+    int64_t now_ns; /* t_ns of the poll in progress */
+    int64_t next_dump_ns;
+    int64_t next_accept_ns;
+    int64_t accept_rest_ns; /* pause that the last dump of the listeners' ports asks for */
+    uint32_t gone_count;
+    uint32_t cursor; /* next connection to read when not all can be */
+    uint64_t random_state;
+};
+
+/* Returns 0 or ENOMEM. The query is opened apart, in the right namespace. */
+int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
+                            const struct pk_socket_config *config);
+void pk_socket_recorder_deinit(struct pk_socket_recorder *recorder);
+
+/* New inodes of the service; a full dump follows soon when they changed. */
+void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const int64_t *inodes,
+                                   size_t count);
+
+/* Discovers and reads once. */
+void pk_socket_recorder_poll(struct pk_socket_recorder *recorder);
+
+/* Writes every open run and every identity that was held back. */
+void pk_socket_recorder_flush(struct pk_socket_recorder *recorder);
+
+#endif
