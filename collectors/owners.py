@@ -79,7 +79,8 @@ def to_deltas(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
 
 def choose(deltas: dict[int, int], interval_ns: int) -> list[int]:
     """The pids that get a row of their own, those that used most first."""
-    large = [pid for pid, run_ns in deltas.items() if run_ns >= SHARE_MIN * interval_ns]
+    least_ns = max(1.0, SHARE_MIN * interval_ns)
+    large = [pid for pid, run_ns in deltas.items() if run_ns >= least_ns]
     return sorted(large, key=lambda pid: (-deltas[pid], pid))[:OWNER_LIMIT]
 
 

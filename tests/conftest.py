@@ -1,0 +1,115 @@
+"""Shared fixtures. No test may leave a thread or a child process behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from perfkit.host import Host
+
+TREES = Path(__file__).parent / "host"
+GRACE_S = 2.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the one way in which golden text changes."""
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+
+
+def _left_over(threads: set[threading.Thread], children: set[int]) -> list[str]:
+    """What lives now and did not live before the test; zombies that we own are reaped first."""
+    late = [
+        f"child {child.pid} {child.name()}"
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in children
+    ]
+    return late + [f"thread {t.name}" for t in threading.enumerate() if t not in threads]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Fails a test that leaves a thread or a child process."""
+    threads = set(threading.enumerate())
+    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    deadline = time.monotonic() + GRACE_S
+    while (left := _left_over(threads, children)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, f"the test left behind: {left}"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compares a text with a golden file, or writes it with --update-golden."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"{path} is missing; write it with pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare
+
+
+@pytest.fixture
+def tree() -> Callable[[str], Host]:
+    """Gives the host of a fixture tree, with a clock that stands still."""
+
+    def open_tree(name: str) -> Host:
+        return Host(TREES / name / "proc", TREES / name / "sys", lambda: 1_000_000_000)
+
+    return open_tree
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python programs, waits for the first line that each prints, and ends them all."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(source: str, *arguments: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", source, *arguments],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(child)
+        assert child.stdout is not None
+        child.first_line = child.stdout.readline().strip()  # type: ignore[attr-defined]
+        return child
+
+    yield start
+    for child in started:
+        _end(child)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ends a child and everything that it started."""
+    try:
+        family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    child.communicate()
+    psutil.wait_procs(family, timeout=GRACE_S)
+
+
+@pytest.fixture
+def needs_root() -> None:
+    """Skips a test that only root can run."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
