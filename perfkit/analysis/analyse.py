@@ -1,0 +1,130 @@
+"""Hops 5 to 7: one capture (and references) to one Report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from perfkit import __version__, discover
+from perfkit.analysis.budget import make_budget
+from perfkit.analysis.case import Case, build_case
+from perfkit.analysis.compare import SHARE_GATE
+from perfkit.analysis.correlate import give_verdict, run_rules, unexplained_share
+from perfkit.analysis.states import State
+from perfkit.findings import (
+    SCHEMA,
+    CostSummary,
+    Report,
+    Skip,
+    TargetSummary,
+    Window,
+)
+from perfkit.model import Capture, Header
+
+THROTTLED_FOOTNOTE_RATIO = 0.01
+MISSED_FOOTNOTE_RATIO = 0.2
+
+
+def analyse(capture: Capture, references: tuple[Capture, ...] = ()) -> Report:
+    """Diagnoses a capture. Equal captures give equal reports."""
+    case = build_case(capture)
+    rules = list(discover.load_all("perfkit.analysis.rules", "RULE").values())
+    findings, rejections, skips = run_rules(case, rules)
+    skips = [*_refused(capture.header), *skips]
+    verdict = give_verdict(case, findings, skips)
+    header = capture.header
+    return Report(
+        schema=SCHEMA,
+        perfkit_version=__version__,
+        run="",
+        host=header.host,
+        target=_target(header),
+        window=_window(header),
+        verdict=verdict,
+        causes=tuple(findings) if verdict.state == "cause" else (),
+        unexplained_share=unexplained_share(case, findings),
+        footnotes=tuple(_footnotes(case)),
+        ruled_out=tuple(rejections),
+        not_checked=tuple(skips),
+        budget=make_budget(case),
+        cost=_cost(header),
+    )
+
+
+def _refused(header: Header) -> list[Skip]:
+    return [
+        Skip(status.collector, status.reason, status.grant)
+        for status in header.statuses
+        if status.state != "ok"
+    ]
+
+
+def _target(header: Header) -> TargetSummary:
+    target = header.target
+    pids = tuple(process.pid for process in target.processes)
+    return TargetSummary(
+        target.kind, target.name, target.main_pid, pids, target.listening, target.chosen_by
+    )
+
+
+def _window(header: Header) -> Window:
+    clock = header.clock
+    return Window(
+        start=_instant(clock.start_utc_ns),
+        end=_instant(clock.end_utc_ns),
+        seconds=(clock.end_ns - clock.start_ns) / 1e9,
+        requested_s=header.requested_s,
+        interrupted=header.interrupted,
+    )
+
+
+def _instant(utc_ns: int) -> str:
+    """RFC 3339 with milliseconds; an instant beyond the calendar's end reads as the epoch."""
+    try:
+        moment = datetime.fromtimestamp(utc_ns // 1_000_000 / 1e3, UTC)
+    except (OverflowError, ValueError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _cost(header: Header) -> CostSummary:
+    window_ns = max(header.clock.end_ns - header.clock.start_ns, 1)
+    used_ns = header.cost.cpu_ns + header.cost.children_cpu_ns
+    ticks = sum(rate.tick_count for rate in header.rates)
+    missed = sum(rate.missed_count for rate in header.rates)
+    return CostSummary(
+        cpu_percent_of_core=100 * used_ns / window_ns,
+        startup_cpu_s=header.cost.startup_cpu_ns / 1e9,
+        memory_peak_mb=header.cost.memory_peak_bytes / 1e6,
+        ticks_missed_ratio=missed / (ticks + missed) if ticks + missed else 0.0,
+        rates={rate.sampler: rate.achieved_hertz for rate in header.rates},
+    )
+
+
+def _footnotes(case: Case) -> list[str]:
+    """Mechanisms without time, and what limits the answer: said, never raised to a cause."""
+    notes = []
+    for quota in case.throttling.quotas:
+        share = case.share(State.THROTTLED, quota.path)
+        if quota.throttled_ratio >= THROTTLED_FOOTNOTE_RATIO and share.value <= SHARE_GATE:
+            notes.append(
+                f"{quota.path} was throttled in {quota.throttled_count} of {quota.period_count} "
+                f"periods, which took {share.value:.1%} of the busy time."
+            )
+    header = case.aligned.header
+    if header.target.gone_ns is not None:
+        after_s = (header.target.gone_ns - header.clock.start_ns) / 1e9
+        notes.append(f"The target ended {after_s:.1f} s into the window.")
+    for rate in header.rates:
+        if rate.missed_count > MISSED_FOOTNOTE_RATIO * (rate.tick_count + rate.missed_count):
+            notes.append(
+                f"{rate.sampler}: {rate.missed_count} of {rate.tick_count + rate.missed_count} "
+                f"ticks missed, {rate.achieved_hertz:.0f} Hz instead of {rate.requested_hertz:.0f}."
+            )
+    if case.requests.one_way_count:
+        notes.append(
+            f"{case.requests.one_way_count} connections carry data one way only; they are not "
+            "counted as requests."
+        )
+    if case.requests.counted and not case.counts_requests and case.requests.answer_count >= 1:
+        notes.append("Requests in flight could not be counted well enough; threads are judged.")
+    return notes

@@ -1,0 +1,104 @@
+"""Case: everything that a rule may look at, computed once from one capture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from perfkit.analysis.align import Aligned, align
+from perfkit.analysis.blame import CpuOwner, charge_gil, charge_handoffs, cpu_owners, cpu_seconds
+from perfkit.analysis.columns import Masks, Reals
+from perfkit.analysis.compare import PeerComparison, compare_peers
+from perfkit.analysis.endpoints import read_endpoints
+from perfkit.analysis.futexes import resolve_futexes
+from perfkit.analysis.intervals import Share, share_of_blocks
+from perfkit.analysis.ledger import Ledger, request_ledger, serving_threads, thread_ledger
+from perfkit.analysis.requests import Requests, read_requests
+from perfkit.analysis.states import State, thread_names
+from perfkit.analysis.throttling import Throttling, read_throttling
+from perfkit.analysis.timeline import Timeline, build_timeline
+from perfkit.model import Capture
+
+UNDETERMINED_SHARE_MAX = 0.3
+IN_FLIGHT_MIN = 0.02
+
+
+@dataclass(frozen=True)
+class Case:
+    """One capture, accounted for.
+
+    `timeline` has every thread of the service, waits charged to their holders; `threads` and
+    `requests_ledger` are the two ledgers. `ledger` is the one to judge by.
+    """
+
+    aligned: Aligned
+    timeline: Timeline
+    throttling: Throttling
+    requests: Requests
+    threads: Ledger
+    requests_ledger: Ledger
+    serving: frozenset[tuple[int, int]]
+    owners: tuple[CpuOwner, ...]
+    peers: tuple[PeerComparison, ...]
+    thread_names: dict[tuple[int, int], str]
+    thread_cpu_seconds: Reals
+
+    @property
+    def counts_requests(self) -> bool:
+        """Whether requests in flight could be counted well enough to judge by them."""
+        return (
+            self.requests.counted
+            and self.requests.undetermined_share <= UNDETERMINED_SHARE_MAX
+            and self.requests_ledger.total_ns() > IN_FLIGHT_MIN * self.window_ns
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger to judge by: requests where they are counted, else threads."""
+        return self.requests_ledger if self.counts_requests else self.threads
+
+    @property
+    def window_ns(self) -> float:
+        """The length of the window."""
+        return float(self.aligned.axis.end_ns - self.aligned.axis.start_ns)
+
+    @cached_property
+    def whole_blocks(self) -> Reals:
+        """All booked time of the ledger to judge by, per block."""
+        return self.ledger.block_ns()
+
+    def share(self, state: State, culprit: str | None = None, factor: float = 1.0) -> Share:
+        """The share of a state (and culprit) in the ledger to judge by, times `factor`."""
+        part = self.ledger.block_ns(self.ledger.rows_where(state, culprit)) * factor
+        return share_of_blocks(part, self.whole_blocks)
+
+
+def build_case(capture: Capture) -> Case:
+    """Accounts for a capture: states, requests, ledgers, blame."""
+    aligned = align(capture)
+    endpoints = read_endpoints(aligned)
+    throttling = read_throttling(aligned)
+    requests = read_requests(aligned)
+    names = thread_names(aligned)
+    raw = build_timeline(aligned, endpoints, throttling)
+    resolved = resolve_futexes(charge_gil(raw, names), requests)
+    serving = serving_threads(resolved, has_requests=requests.counted)
+    threads = thread_ledger(resolved, serving)
+    charged = thread_ledger(charge_handoffs(resolved), serving)
+    return Case(
+        aligned=aligned,
+        timeline=resolved,
+        throttling=throttling,
+        requests=requests,
+        threads=charged,
+        requests_ledger=request_ledger(threads, requests),
+        serving=frozenset(_chosen(resolved, serving)),
+        owners=cpu_owners(aligned),
+        peers=compare_peers(requests.peers, aligned.axis),
+        thread_names=names,
+        thread_cpu_seconds=cpu_seconds(resolved),
+    )
+
+
+def _chosen(timeline: Timeline, serving: Masks) -> list[tuple[int, int]]:
+    return [thread for thread, chosen in zip(timeline.threads, serving, strict=True) if chosen]

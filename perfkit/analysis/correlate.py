@@ -1,0 +1,141 @@
+"""From findings to one answer: ranks causes, names ties, and gives the verdict its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from msgspec import structs
+
+from perfkit.analysis.case import Case
+from perfkit.analysis.compare import passes_gate
+from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
+from perfkit.findings import Finding, Rejection, Skip, Verdict
+
+WINDOW_MIN_S = 2.0
+IDLE_IN_FLIGHT = 0.02
+IDLE_BUSY_THREADS = 0.02
+
+
+class RuleLike(Protocol):
+    """What correlate needs of a rule (perfkit.analysis.rules._rule.Rule)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def find(self) -> Callable[[Case], Iterator[Finding | Rejection]]: ...
+
+
+def run_rules(
+    case: Case, rules: list[RuleLike]
+) -> tuple[list[Finding], list[Rejection], list[Skip]]:
+    """Asks every rule whose needs were recorded; the others are skipped, and said."""
+    findings: list[Finding] = []
+    rejections: dict[str, Rejection] = {}
+    skips: list[Skip] = []
+    for rule in rules:
+        missing = [need for need in rule.needs if not case.aligned.has(need)]
+        if missing:
+            skips.append(Skip(rule.id, f"not recorded: {', '.join(missing)}"))
+            continue
+        for result in rule.find(case):
+            if isinstance(result, Finding):
+                findings.append(result)
+            else:
+                rejections.setdefault(result.id, result)
+    found = {finding.id for finding in findings}
+    return _rank(findings), [one for key, one in rejections.items() if key not in found], skips
+
+
+def _rank(findings: list[Finding]) -> list[Finding]:
+    """Best first by proven share; neighbours whose intervals overlap are named as ties."""
+    ranked = sorted(findings, key=lambda one: (-one.share * one.confidence, one.id))
+    return [structs.replace(one, tie_with=_ties(one, ranked)) for one in ranked]
+
+
+def _ties(finding: Finding, ranked: list[Finding]) -> tuple[str, ...]:
+    overlapping = (
+        other.id
+        for other in ranked
+        if other is not finding
+        and other.share_low <= finding.share_high
+        and finding.share_low <= other.share_high
+    )
+    return tuple(dict.fromkeys([*finding.tie_with, *overlapping]))
+
+
+def unexplained_share(case: Case, findings: list[Finding]) -> float:
+    """The share of the ledger that is waste or unknown, and charged to no reported cause."""
+    explained = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
+    reported = {finding.id for finding in findings}
+    states = [*sorted(WASTE_STATES), State.QUEUE_WAIT, State.UNKNOWN]
+    return sum(case.ledger.share(state) for state in states if explained.get(state) not in reported)
+
+
+def give_verdict(case: Case, findings: list[Finding], skips: list[Skip]) -> Verdict:
+    """The one answer, in one of five states."""
+    lacking = _lacking(case)
+    if lacking:
+        return Verdict("insufficient", lacking)
+    if findings:
+        tied = f" (tied with {', '.join(findings[0].tie_with)})" if findings[0].tie_with else ""
+        return Verdict("cause", f"{findings[0].title}{tied}")
+    symptom = _symptom(case)
+    if symptom:
+        return Verdict("unexplained", symptom)
+    if _is_idle(case):
+        return Verdict("idle", "Idle: no requests, and its threads do nothing.")
+    waste = _unexplained_waste(case)
+    if waste:
+        return Verdict("unexplained", waste)
+    return Verdict("healthy", "Nothing unusual.")
+
+
+def _lacking(case: Case) -> str:
+    header = case.aligned.header
+    if header.target.kind == "host":
+        return "No serving process was found on this host, so there is no service to judge."
+    if not len(case.timeline.ns):
+        return "No thread of the target could be sampled."
+    observed_s = (header.clock.end_ns - header.clock.start_ns) / 1e9
+    if header.target.gone_ns is not None:
+        observed_s = (header.target.gone_ns - header.clock.start_ns) / 1e9
+    if observed_s < WINDOW_MIN_S:
+        return f"Only {observed_s:.1f} s were observed; {WINDOW_MIN_S:.0f} s is the least."
+    return ""
+
+
+def _symptom(case: Case) -> str:
+    """Requests are there, and none is answered: that is never health."""
+    requests = case.requests
+    waiting = {
+        "requests in flight": float(requests.in_flight.mean()),
+        "sockets with unread bytes": float(requests.unread.mean()),
+        "connections in the accept queue": float(requests.accept_queue.mean()),
+    }
+    present = [f"{mean:.1f} {what}" for what, mean in waiting.items() if mean >= 0.05]
+    if present and requests.answer_count < 1:
+        return f"No answer left the service in the window, with {' and '.join(present)}."
+    return ""
+
+
+def _is_idle(case: Case) -> bool:
+    requests = case.requests
+    busy = case.threads.total_ns() - float(
+        case.threads.ns[case.threads.rows_where(State.TIMER_WAIT)].sum()
+    )
+    quiet = requests.answer_count < 1 and requests.in_flight.mean() < IDLE_IN_FLIGHT
+    return bool(quiet and busy < IDLE_BUSY_THREADS * case.window_ns)
+
+
+def _unexplained_waste(case: Case) -> str:
+    states = [*sorted(WASTE_STATES), State.QUEUE_WAIT]
+    shares = [(state, case.share(state)) for state in states]
+    loud = [(state, share) for state, share in shares if passes_gate(share)]
+    if loud:
+        state, share = max(loud, key=lambda one: one[1].value)
+        words = STATE_WORDS[state]
+        return f"No cause found: {share.value:.0%} of the time is spent {words}, reason not proven."
+    return ""

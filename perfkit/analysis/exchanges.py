@@ -1,0 +1,173 @@
+"""Is a socket waiting for an answer? Told from the ages and counts of its segments.
+
+On an accepted socket the client asks and the service answers; on an outgoing one the service asks
+and the peer answers. Whoever spoke last tells: asked last = an answer is pending. The kernel's ages
+tick in jiffies, so only a strict comparison decides; equal ages are resolved by what a thread does
+with the socket, then by segment counts against the socket's own unambiguous polls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from perfkit.analysis.columns import Frame, Integers, Masks, Reals
+
+PENDING, SETTLED, UNDETERMINED = 1, 0, -1
+SEGMENTS_PER_MESSAGE_MAX = 16
+TRANSITIONS_NEEDED = 3
+MULTIPLE_RATIO_NEEDED = 0.85
+# A count of pending answers this near to one half decides nothing.
+UNDECIDED_MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """The polls of some sockets of one role, by (socket, time), as questions and answers.
+
+    `asked` and `answered` are segment counts since the socket was opened.
+    """
+
+    socket: Integers
+    begin: Integers
+    end: Integers
+    asked: Integers
+    answered: Integers
+    asked_age: Integers
+    answered_age: Integers
+    unread: Integers
+
+    def same_socket_as_before(self) -> Masks:
+        """For each row, whether the row before it is of the same socket."""
+        same = np.zeros(len(self.socket), dtype=bool)
+        same[1:] = self.socket[1:] == self.socket[:-1]
+        return same
+
+
+def read_exchanges(runs: Frame, *, asked_by_peer: bool) -> Exchanges:
+    """Sees `socket_runs` rows as exchanges; `asked_by_peer` for accepted sockets."""
+    runs = runs.sorted_by("socket_index", "start_ns")
+    incoming = (runs.integers("data_segments_in"), runs.integers("last_received_ms"))
+    outgoing = (runs.integers("data_segments_out"), runs.integers("last_sent_ms"))
+    asked, answered = (incoming, outgoing) if asked_by_peer else (outgoing, incoming)
+    return Exchanges(
+        runs.integers("socket_index"),
+        runs.integers("start_ns"),
+        runs.integers("end_ns"),
+        asked[0],
+        answered[0],
+        asked[1],
+        answered[1],
+        runs.integers("receive_queue_bytes"),
+    )
+
+
+def segments_per_message(rows: Exchanges) -> tuple[float, float]:
+    """How many segments a question and an answer have, from transitions between clear polls.
+
+    Shape: (per question, per answer); 1 where nothing tells.
+    """
+    clear = strict_states(rows)
+    same = rows.same_socket_as_before()
+    asked = np.diff(rows.asked, prepend=rows.asked[:1])
+    answered = np.diff(rows.answered, prepend=rows.answered[:1])
+    before = np.roll(clear, 1)
+    began = same & (before == SETTLED) & (clear == PENDING) & (answered == 0) & (asked > 0)
+    ended = same & (before == PENDING) & (clear == SETTLED) & (asked == 0) & (answered > 0)
+    return (
+        _message_length(asked[began], asked[same & (asked > 0)]),
+        _message_length(answered[ended], answered[same & (answered > 0)]),
+    )
+
+
+def strict_states(rows: Exchanges) -> Integers:
+    """What the ages alone say of each row."""
+    state = np.full(len(rows.socket), UNDETERMINED, dtype=np.int64)
+    state[rows.asked_age < rows.answered_age] = PENDING
+    state[rows.asked_age > rows.answered_age] = SETTLED
+    never_asked = (rows.asked == 0) & (rows.unread <= 0)
+    state[never_asked] = SETTLED
+    state[(rows.answered == 0) & (rows.asked > 0)] = PENDING
+    return state
+
+
+def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
+    """Settles the rows that `decided` leaves open, by segment counts against clear rows.
+
+    The nearest clear row of the same socket is the base: since it, every question adds one pending
+    answer and every answer takes one away. Sockets without a clear row count from their opening.
+    """
+    per_question, per_answer = segments_per_message(rows)
+    state = decided.copy()
+    open_rows = np.flatnonzero(decided == UNDETERMINED)
+    base = _nearest_clear(rows, decided)[open_rows]
+    known = base >= 0
+    zero = np.zeros(len(open_rows), dtype=np.int64)
+    asked_base = np.where(known, rows.asked[base], zero)
+    answered_base = np.where(known, rows.answered[base], zero)
+    pending_base = np.where(known, decided[base], zero)
+    questions = (rows.asked[open_rows] - asked_base) / per_question
+    answers = (rows.answered[open_rows] - answered_base) / per_answer
+    count = pending_base + questions - answers
+    settled = np.where(count > 0.5, PENDING, SETTLED)
+    unsure = np.abs(count - 0.5) < UNDECIDED_MARGIN
+    state[open_rows] = np.where(unsure, UNDETERMINED, settled)
+    return state
+
+
+def one_way(rows: Exchanges) -> Masks:
+    """Marks the rows of sockets on which one side only talks: no question, so nothing pending."""
+    marked = np.zeros(len(rows.socket), dtype=bool)
+    for first, last in _socket_slices(rows.socket):
+        asked = rows.asked[last - 1] - rows.asked[first]
+        answered = rows.answered[last - 1] - rows.answered[first]
+        marked[first:last] = asked >= TRANSITIONS_NEEDED and answered == 0
+    return marked
+
+
+def _message_length(transitions: Integers, steps: Integers) -> float:
+    if len(transitions) >= TRANSITIONS_NEEDED:
+        return max(1.0, float(np.median(transitions)))
+    for length in range(SEGMENTS_PER_MESSAGE_MAX, 1, -1):
+        multiples = float(np.mean(steps % length == 0)) if len(steps) else 0.0
+        if multiples >= MULTIPLE_RATIO_NEEDED and len(set(steps.tolist())) > 1:
+            return float(length)
+    return 1.0
+
+
+def _nearest_clear(rows: Exchanges, decided: Integers) -> Integers:
+    """For each row the index of the nearest decided row of the same socket, or -1."""
+    count = len(rows.socket)
+    index = np.arange(count)
+    clear = decided != UNDETERMINED
+    before = np.maximum.accumulate(np.where(clear, index, -1))
+    after = np.minimum.accumulate(np.where(clear, index, count)[::-1])[::-1]
+    reach_before = _distance(rows, index, before)
+    reach_after = _distance(rows, index, after)
+    best = np.where(reach_before <= reach_after, before, after)
+    return np.where(np.minimum(reach_before, reach_after) < count, best, -1)
+
+
+def _distance(rows: Exchanges, index: Integers, other: Integers) -> Integers:
+    count = len(rows.socket)
+    inside = (other >= 0) & (other < count)
+    same = np.zeros(count, dtype=bool)
+    same[inside] = rows.socket[index[inside]] == rows.socket[other[inside]]
+    return np.where(same, np.abs(index - other), count)
+
+
+def _socket_slices(socket: Integers) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(socket)) + 1
+    bounds = [0, *edges.tolist(), len(socket)]
+    return [(first, last) for first, last in pairwise(bounds) if last > first]
+
+
+def answers_between(rows: Exchanges, per_question: float) -> tuple[Integers, Integers, Reals]:
+    """Questions that came in between successive rows, as (begin, end, count) of each gap."""
+    same = rows.same_socket_as_before()
+    same[:1] = False
+    index = np.flatnonzero(same)
+    count = (rows.asked[index] - rows.asked[index - 1]) / per_question
+    return rows.end[index - 1], rows.begin[index], np.maximum(count, 0.0)

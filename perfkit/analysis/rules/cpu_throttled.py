@@ -1,0 +1,160 @@
+"""The cgroup's CPU quota stops the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perfkit.analysis.case import Case
+from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.rules._rule import Rule, make_finding
+from perfkit.analysis.states import State
+from perfkit.analysis.throttling import Quota
+from perfkit.findings import Culprit, Evidence, Finding, Rejection
+
+THROTTLED_PERIODS_RATIO_MIN = 0.05
+# Where the service itself used less than this share of what its cgroup used, someone else did.
+OWN_USE_RATIO_MIN = 0.5
+
+
+def find(case: Case) -> Iterator[Finding | Rejection]:
+    """Time: waits that overlap throttled spans. Mechanism: nr_throttled, ancestors included."""
+    share = case.share(State.THROTTLED)
+    quota = _most_throttled(case)
+    stopped = quota is not None and quota.throttled_ratio >= THROTTLED_PERIODS_RATIO_MIN
+    if quota is None or not stopped or not passes_gate(share):
+        yield _reject(case, quota)
+        return
+    yield _finding(case, quota)
+    runnable = case.share(State.RUNNABLE)
+    if not passes_gate(runnable):
+        yield Rejection(
+            "cpu_contention_neighbour",
+            "share of time runnable outside throttled spans",
+            runnable.value,
+            SHARE_GATE,
+            "ratio",
+            "schedstat run_delay, cpu.stat",
+            "its threads wait for the quota, not for a CPU that others hold",
+        )
+
+
+def _most_throttled(case: Case) -> Quota | None:
+    charged = case.ledger.by_culprit(State.THROTTLED)
+    quotas = case.throttling.quotas
+    by_time = [quota for path in charged for quota in quotas if quota.path == path]
+    limited = [quota for quota in quotas if quota.quota_us > 0]
+    return next(iter(by_time or sorted(limited, key=lambda one: -one.throttled_ratio)), None)
+
+
+def _reject(case: Case, quota: Quota | None) -> Rejection:
+    if quota is None:
+        return Rejection(
+            RULE.id,
+            "cgroups with a CPU quota, ancestors included",
+            0,
+            1,
+            "",
+            "cpu.max, cpu.cfs_quota_us",
+            "no quota is set on the service's cgroup or above it",
+        )
+    return Rejection(
+        RULE.id,
+        "periods throttled",
+        quota.throttled_ratio,
+        THROTTLED_PERIODS_RATIO_MIN,
+        "ratio",
+        "cpu.stat nr_throttled / nr_periods",
+        f"throttled {quota.throttled_count} of {quota.period_count} periods, "
+        f"{case.share(State.THROTTLED).value:.0%} of the busy time",
+    )
+
+
+def _finding(case: Case, quota: Quota) -> Finding:
+    share = case.share(State.THROTTLED)
+    window_s = case.window_ns / 1e9
+    own_s = float(case.thread_cpu_seconds.sum())
+    used_s = _cgroup_seconds(case, quota.path)
+    evidence = (
+        Evidence(
+            "periods throttled",
+            quota.throttled_ratio,
+            0.0,
+            "ratio",
+            f"cpu.stat {quota.path}: +{quota.throttled_count}/{quota.period_count} periods",
+        ),
+        Evidence(
+            "time throttled, summed over CPUs",
+            quota.throttled_ns / 1e9 / window_s,
+            0.0,
+            "s/s",
+            f"cpu.stat {quota.path}",
+        ),
+        Evidence("CPUs allowed", quota.cpu_limit, None, "CPUs", "cpu quota / period"),
+        Evidence("CPUs used by the service", own_s / window_s, None, "CPUs", "schedstat"),
+    )
+    against: tuple[Evidence, ...] = ()
+    blamed_elsewhere = used_s is not None and own_s < OWN_USE_RATIO_MIN * used_s
+    if used_s is not None and blamed_elsewhere:
+        against = (
+            Evidence(
+                "CPUs used by other processes of the cgroup",
+                (used_s - own_s) / window_s,
+                0.0,
+                "CPUs",
+                f"cgroup usage {quota.path}",
+            ),
+        )
+    strength = 0.75 + 0.2 * min(1.0, quota.throttled_ratio / 0.3)
+    return make_finding(
+        case,
+        RULE,
+        title=f"The CPU quota of {quota.path} stops the service",
+        share=share,
+        confidence=strength * (0.6 if blamed_elsewhere else 1.0),
+        culprit=Culprit("cgroup", quota.path),
+        evidence=evidence,
+        against=against,
+    )
+
+
+def _cgroup_seconds(case: Case, path: str) -> float | None:
+    """CPU seconds that all of the cgroup used in the window; None where usage was not read."""
+    usage = case.aligned.table("cgroup_usage").sorted_by("t_ns")
+    values = [
+        value
+        for name, value in zip(
+            usage.text("cgroup"), usage.integers("usage_ns").tolist(), strict=True
+        )
+        if name == path
+    ]
+    return (values[-1] - values[0]) / 1e9 if len(values) > 1 else None
+
+
+RULE = Rule(
+    id="cpu_throttled",
+    family="cpu",
+    parent="",
+    cell=("cpu", "saturation"),
+    state=State.THROTTLED,
+    needs=("thread_runs.wait_ns", "cgroup_ticks.throttled_ns"),
+    excludes=("cpu_contention_neighbour", "thread_oversubscription"),
+    summary="The cgroup's CPU quota stops the service.",
+    meaning=(
+        "The kernel lets the cgroup use a fixed amount of CPU time in each period (cpu.max, or\n"
+        "cpu.cfs_quota_us). Once it is used up, every thread in the cgroup stands still until the\n"
+        "next period begins, requests in hand or not. The quota may be set on the service's own\n"
+        "cgroup or on any ancestor."
+    ),
+    detection=(
+        "Time: the waits for a CPU of the serving threads (schedstat) that overlap the spans in\n"
+        "which cpu.stat says the cgroup, or an ancestor, was throttled.\n"
+        "Mechanism: nr_throttled grew in at least 5 % of the periods of that same cgroup.\n"
+        "Not this: waits outside the throttled spans belong to whoever held the CPU."
+    ),
+    fix=(
+        "raise the CPU limit of the cgroup (Kubernetes: resources.limits.cpu; systemd: CPUQuota=;\n"
+        "cgroup v2: cpu.max), or use fewer threads than CPUs allowed"
+    ),
+    verify="nr_throttled in cpu.stat stops growing, and the cause is gone from the report",
+    find=find,
+)

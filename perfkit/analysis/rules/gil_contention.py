@@ -1,0 +1,171 @@
+"""Another Python thread holds the interpreter lock while requests wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from perfkit.analysis.blame import name_thread
+from perfkit.analysis.case import Case
+from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.rules._rule import Rule, make_finding
+from perfkit.analysis.states import State
+from perfkit.findings import Culprit, Evidence, Finding, Rejection
+
+# An interpreter whose threads together run less than this much of a core is not short of its lock.
+INTERPRETER_BUSY_MIN = 0.5
+# A holder is named when this much of the waiting is charged to it.
+HOLDER_SHARE_MIN = 0.5
+
+
+@dataclass(frozen=True)
+class _Holder:
+    name: str
+    share: float
+    cpu: float
+    serves: bool
+
+
+def find(case: Case) -> Iterator[Finding | Rejection]:
+    """Time: timed futex waits on the GIL's words. Mechanism: who ran meanwhile (schedstat)."""
+    share = case.share(State.GIL_WAIT)
+    busy = _interpreter_cpu(case)
+    if not passes_gate(share) or busy < INTERPRETER_BUSY_MIN:
+        yield _reject(case, busy)
+        return
+    yield _finding(case, busy)
+    runnable = case.share(State.RUNNABLE)
+    if not passes_gate(runnable):
+        yield Rejection(
+            "host_cpu_saturated",
+            "share of time waiting for a CPU",
+            runnable.value,
+            SHARE_GATE,
+            "ratio",
+            "schedstat run_delay",
+            "its threads wait for the interpreter lock, not for a CPU",
+        )
+    lock = case.share(State.LOCK_WAIT)
+    if not passes_gate(lock):
+        yield Rejection(
+            "lock_contention",
+            "share of time waiting for other locks",
+            lock.value,
+            SHARE_GATE,
+            "ratio",
+            "futex addresses outside _PyRuntime",
+            "the futex words waited on are the interpreter's own",
+        )
+
+
+def _interpreter_cpu(case: Case) -> float:
+    """CPUs used by the threads of the process with the most GIL waiting."""
+    waits = case.timeline.states() == State.GIL_WAIT
+    if not waits.any():
+        return 0.0
+    pids: dict[int, float] = {}
+    for thread, ns in zip(
+        case.timeline.thread[waits].tolist(), case.timeline.ns[waits].tolist(), strict=True
+    ):
+        pid = case.timeline.threads[thread][0]
+        pids[pid] = pids.get(pid, 0.0) + ns
+    worst = max(sorted(pids), key=lambda pid: pids[pid])
+    seconds = sum(
+        float(seconds)
+        for (pid, _), seconds in zip(case.timeline.threads, case.thread_cpu_seconds, strict=True)
+        if pid == worst
+    )
+    return seconds / (case.window_ns / 1e9)
+
+
+def _holder(case: Case) -> _Holder:
+    charged = case.ledger.by_culprit(State.GIL_WAIT)
+    name, waited_ns = next(iter(charged.items()))
+    for thread, seconds in zip(case.timeline.threads, case.thread_cpu_seconds, strict=True):
+        if name_thread(thread, case.thread_names) == name:
+            cpu = float(seconds) / (case.window_ns / 1e9)
+            return _Holder(name, waited_ns / sum(charged.values()), cpu, thread in case.serving)
+    return _Holder("", 0.0, 0.0, True)
+
+
+def _reject(case: Case, busy: float) -> Rejection:
+    share = case.share(State.GIL_WAIT)
+    return Rejection(
+        RULE.id,
+        "share of time waiting for the GIL",
+        share.value,
+        SHARE_GATE,
+        "ratio",
+        "timed futex waits inside _PyRuntime",
+        f"requests wait {share.value:.0%} of their time for it, "
+        f"the interpreter runs {busy:.0%} of a core",
+    )
+
+
+def _finding(case: Case, busy: float) -> Finding:
+    holder = _holder(case)
+    named = holder.share >= HOLDER_SHARE_MIN and holder.name != ""
+    evidence = [
+        Evidence(
+            "share of time waiting for the GIL",
+            case.share(State.GIL_WAIT).value,
+            0.0,
+            "ratio",
+            "timed futex waits on the GIL's two words in _PyRuntime",
+        ),
+        Evidence("CPUs the interpreter runs on", busy, None, "CPUs", "schedstat, all its threads"),
+    ]
+    if named:
+        evidence.append(
+            Evidence(
+                f"CPU of {holder.name}, which ran during {holder.share:.0%} of the waiting",
+                holder.cpu,
+                None,
+                "CPUs",
+                "schedstat",
+            )
+        )
+    title = "Requests wait for the Python interpreter lock (GIL)"
+    if named:
+        kind = "a serving thread" if holder.serves else "a background thread"
+        title = f"{holder.name}, {kind}, holds the GIL while requests wait"
+    strength = 0.9 if named and not holder.serves else 0.7
+    return make_finding(
+        case,
+        RULE,
+        title=title[:1].upper() + title[1:],
+        share=case.share(State.GIL_WAIT),
+        confidence=strength * min(1.0, 0.5 + busy / 2),
+        culprit=Culprit("thread", holder.name) if named else Culprit("none"),
+        evidence=tuple(evidence),
+    )
+
+
+RULE = Rule(
+    id="gil_contention",
+    family="python",
+    parent="",
+    cell=("interpreter", "saturation"),
+    state=State.GIL_WAIT,
+    needs=("thread_runs.arg0", "thread_runs.run_ns", "python_runtimes.start_address"),
+    excludes=("host_cpu_saturated", "hot_function", "lock_contention"),
+    summary="Another Python thread holds the interpreter lock.",
+    meaning=(
+        "CPython runs one thread at a time: the one that holds the global interpreter lock (GIL).\n"
+        "A thread that computes in Python keeps it for 5 ms at a time, so every request that\n"
+        "needs the interpreter waits for it, although CPUs are idle."
+    ),
+    detection=(
+        "Time: serving threads in timed futex waits on the two adjacent words of the GIL's\n"
+        "condition inside _PyRuntime, read from outside without stopping anyone.\n"
+        "Mechanism: a thread of the same process that ran meanwhile (schedstat), by name; the\n"
+        "interpreter as a whole used at least half a core.\n"
+        "Not this: a GIL wait while its holder is throttled is charged to the throttling."
+    ),
+    fix=(
+        "move the named thread's work out of this process (multiprocessing, a job queue), or into\n"
+        "code that releases the GIL; a larger sys.setswitchinterval makes it worse for requests"
+    ),
+    verify="the share of time waiting for the GIL falls under 8 %",
+    find=find,
+)

@@ -1,0 +1,260 @@
+"""Facts -> named states: what a thread was doing, from its system call and what lies behind it.
+
+The recorder writes numbers only; what they mean is decided here, so that old captures profit from
+better names. Syscall numbers are those of x86-64 (arch/x86/entry/syscalls/syscall_64.tbl).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import IntEnum
+
+from perfkit.analysis.align import Aligned
+from perfkit.analysis.columns import Frame
+from perfkit.analysis.endpoints import Endpoints
+
+RUNNING, NOT_IN_SYSCALL, UNREADABLE = -2, -1, -3
+
+
+class State(IntEnum):
+    """Named states of a thread. A culprit goes with some of them, see `Label`."""
+
+    ON_CPU = 0
+    RUNNABLE = 1
+    THROTTLED = 2
+    GIL_WAIT = 3
+    LOCK_WAIT = 4
+    HANDOFF_WAIT = 5
+    PEER_WAIT = 6
+    SEND_WAIT = 7
+    DISK_WAIT = 8
+    TIMER_WAIT = 9
+    FAULT_WAIT = 10
+    STOPPED = 11
+    BLOCKED = 12
+    UNKNOWN = 13
+    IDLE_POOL = 20
+    IDLE_CLIENT = 21
+    IDLE_SELECTOR = 22
+    IDLE_ACCEPT = 23
+    IDLE_PIPE = 24
+    IDLE_OTHER = 25
+    FUTEX = 30
+    QUEUE_WAIT = 40
+
+
+IDLE_STATES = frozenset(state for state in State if State.IDLE_POOL <= state <= State.IDLE_OTHER)
+# Never useful work, whatever the service: the physics that needs no reference.
+WASTE_STATES = frozenset({State.RUNNABLE, State.THROTTLED, State.GIL_WAIT, State.LOCK_WAIT})
+
+STATE_WORDS = {
+    State.ON_CPU: "on CPU",
+    State.RUNNABLE: "waiting for a CPU",
+    State.THROTTLED: "throttled",
+    State.GIL_WAIT: "waiting for the GIL",
+    State.LOCK_WAIT: "waiting for a lock",
+    State.HANDOFF_WAIT: "waiting for another thread",
+    State.PEER_WAIT: "waiting for a peer",
+    State.SEND_WAIT: "sending to a full peer",
+    State.DISK_WAIT: "disk I/O",
+    State.TIMER_WAIT: "timed wait",
+    State.FAULT_WAIT: "page fault",
+    State.STOPPED: "stopped",
+    State.BLOCKED: "blocked in a system call",
+    State.UNKNOWN: "unknown",
+    State.QUEUE_WAIT: "queued",
+}
+
+
+@dataclass(frozen=True)
+class Label:
+    """A named state and whom it leads to: a peer, a file, a futex word; "" where nothing does."""
+
+    state: State
+    culprit: str = ""
+
+
+RECEIVE = frozenset({0, 19, 45, 47, 299})
+SEND = frozenset({1, 20, 40, 44, 46, 307})
+CONNECT = 42
+TRANSFER = RECEIVE | SEND | {CONNECT}
+FLUSH = frozenset({26, 74, 75, 162, 277, 306})
+FILE = FLUSH | {2, 4, 5, 6, 17, 18, 21, 76, 77, 78, 82, 87, 217, 257, 262, 285, 295, 296, 316, 332}
+DISK_QUEUE = frozenset({208, 333})
+ACCEPT = frozenset({43, 288})
+POLL = frozenset({7, 271, 23, 270})
+EPOLL = frozenset({232, 281, 441})
+SLEEP = frozenset({35, 230})
+CHILD = frozenset({61, 247})
+SIGNAL = frozenset({34, 128, 130, 282, 289})
+FUTEX = 202
+_ALWAYS = {
+    RUNNING: State.ON_CPU,
+    UNREADABLE: State.UNKNOWN,
+    **dict.fromkeys(DISK_QUEUE, State.DISK_WAIT),
+    **dict.fromkeys(ACCEPT, State.IDLE_ACCEPT),
+    **dict.fromkeys(EPOLL, State.IDLE_SELECTOR),
+    **dict.fromkeys(SLEEP, State.TIMER_WAIT),
+    **dict.fromkeys(CHILD | SIGNAL, State.IDLE_OTHER),
+}
+_STOPPED_LETTERS = frozenset(map(ord, "tT"))
+_DISK_LETTER = ord("D")
+
+
+class Namer:
+    """Names the rows of `thread_runs` one by one; equal facts get the same label object."""
+
+    def __init__(self, aligned: Aligned, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._polled = _poll_inodes(aligned)
+        self._gil_words = gil_words(aligned)
+        self._threads = thread_names(aligned)
+        self._known: dict[tuple[int, ...], Label] = {}
+
+    def name(self, row: tuple[int, ...]) -> Label:
+        """Names one row, given as the values of ROW_COLUMNS."""
+        pid, tid, moved_ns, number, arg0, _, arg2, arg3, letter, inode, owner = row
+        if letter in _STOPPED_LETTERS:
+            return Label(State.STOPPED)
+        if number in POLL:
+            forever = number in (7, 271) and arg2 < 0
+            return self._name_poll(inode, self._polled.get((pid, tid, moved_ns), ()), forever)
+        key = (pid, number, arg0, int(arg3 != 0), letter, inode, owner)
+        label = self._known.get(key)
+        if label is None:
+            label = self._known[key] = self._name_call(row)
+        return label
+
+    def _name_call(self, row: tuple[int, ...]) -> Label:
+        pid, _, _, number, arg0, _, _, _, letter, _, _ = row
+        if number == NOT_IN_SYSCALL:
+            return Label(State.ON_CPU if letter == ord("R") else State.FAULT_WAIT)
+        if number == FUTEX:
+            return self._name_futex(row)
+        if number in TRANSFER:
+            return self._name_transfer(row, number)
+        if number in FILE:
+            return Label(State.DISK_WAIT, self._path(pid, arg0))
+        state = _ALWAYS.get(number)
+        return Label(State.BLOCKED, f"syscall {number}") if state is None else Label(state)
+
+    def _name_futex(self, row: tuple[int, ...]) -> Label:
+        """A futex is the GIL, a lock whose owner its word names (glibc), or undecided (FUTEX)."""
+        pid, tid, _, _, word, _, _, timeout, _, _, owner = row
+        if (pid, word) in self._gil_words and timeout != 0:
+            return Label(State.GIL_WAIT)
+        if owner != tid and (pid, owner) in self._threads:
+            return Label(State.LOCK_WAIT, f"thread {owner} ({self._threads[pid, owner]})")
+        return Label(State.FUTEX, f"{pid}:{word:x}")
+
+    def _name_transfer(self, row: tuple[int, ...], number: int) -> Label:
+        pid, _, _, _, fd, _, _, _, letter, inode, _ = row
+        role = self._endpoints.role_of.get(inode)
+        if role == "accepted":
+            return Label(State.IDLE_CLIENT if number in RECEIVE else State.SEND_WAIT, "client")
+        if role == "outgoing":
+            state = State.SEND_WAIT if number in SEND else State.PEER_WAIT
+            return Label(state, self._endpoints.peer_of[inode])
+        kind = self._endpoints.kind_of.get((pid, fd), "")
+        if number == CONNECT:
+            return Label(State.PEER_WAIT, "connecting")
+        if kind == "file" or letter == _DISK_LETTER:
+            return Label(State.DISK_WAIT, self._path(pid, fd))
+        if kind == "socket":
+            return Label(State.PEER_WAIT, "a socket that is not TCP")
+        return Label(State.IDLE_PIPE)
+
+    def _name_poll(self, inode: int, inodes: tuple[int, ...], forever: bool) -> Label:
+        members = inodes or ((inode,) if inode > 0 else ())
+        if any(self._endpoints.serves(member) for member in members):
+            return Label(State.IDLE_CLIENT)
+        peers = sorted(
+            {
+                self._endpoints.peer_of[member]
+                for member in members
+                if self._endpoints.role_of.get(member) == "outgoing"
+            }
+        )
+        if len(peers) == 1:
+            return Label(State.PEER_WAIT, peers[0])
+        if peers:
+            return Label(State.PEER_WAIT, f"one of {len(peers)} peers")
+        return Label(State.IDLE_OTHER if members or forever else State.TIMER_WAIT)
+
+    def _path(self, pid: int, fd: int) -> str:
+        return self._endpoints.path_of.get((pid, fd), "")
+
+
+def thread_names(aligned: Aligned) -> dict[tuple[int, int], str]:
+    """The kernel's name of each thread by (pid, tid); untrusted text."""
+    table = aligned.table("threads")
+    columns = (table.integers("pid"), table.integers("tid"), table.text("name"))
+    return {(int(pid), int(tid)): name for pid, tid, name in zip(*columns, strict=True)}
+
+
+def gil_words(aligned: Aligned) -> frozenset[tuple[int, int]]:
+    """The futex words of each process's GIL, as (pid, address).
+
+    Waiters for the GIL are in *timed* waits on the two adjacent words of one condition variable
+    inside `_PyRuntime` (CPython 3.9 to 3.13, Python/ceval_gil.c: take_gil). Other futexes of the
+    runtime, timed ones on other addresses or rare ones, are not the GIL: the most used pair is.
+    """
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    runtimes = aligned.table("python_runtimes")
+    for pid, begin, end in zip(
+        runtimes.integers("pid"),
+        runtimes.integers("start_address"),
+        runtimes.integers("end_address"),
+        strict=True,
+    ):
+        ranges.setdefault(int(pid), []).append((int(begin), int(end)))
+    runs = aligned.table("thread_runs")
+    runs = runs.where((runs.integers("syscall") == FUTEX) & (runs.integers("arg3") != 0))
+    seen: Counter[tuple[int, int]] = Counter()
+    columns = [runs.integers(name).tolist() for name in ("pid", "arg0")]
+    for pid, word in zip(*columns, strict=True):
+        if any(begin <= word < end for begin, end in ranges.get(pid, ())):
+            seen[pid, word] += 1
+    return frozenset(_most_used_pairs(seen))
+
+
+def _most_used_pairs(seen: Counter[tuple[int, int]]) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    for pid in {pid for pid, _ in seen}:
+        words = [word for other, word in seen if other == pid]
+        weight = {word: seen[pid, word] + seen.get((pid, word + 4), 0) for word in words}
+        best = max(sorted(weight), key=lambda word: weight[word])
+        pairs += [(pid, best), (pid, best + 4)]
+    return pairs
+
+
+def _poll_inodes(aligned: Aligned) -> dict[tuple[int, int, int], tuple[int, ...]]:
+    table = aligned.table("poll_members")
+    found: dict[tuple[int, int, int], tuple[int, ...]] = {}
+    columns = [table.integers(name).tolist() for name in ("pid", "tid", "moved_ns", "inode")]
+    for pid, tid, moved_ns, inode in zip(*columns, strict=True):
+        found[pid, tid, moved_ns] = (*found.get((pid, tid, moved_ns), ()), inode)
+    return found
+
+
+ROW_COLUMNS = (
+    "pid",
+    "tid",
+    "moved_ns",
+    "syscall",
+    "arg0",
+    "arg1",
+    "arg2",
+    "arg3",
+    "state_letter",
+    "fd_inode",
+    "futex_owner",
+)
+
+
+def name_rows(aligned: Aligned, runs: Frame, endpoints: Endpoints) -> list[Label]:
+    """One label per row of `runs`, in its order."""
+    namer = Namer(aligned, endpoints)
+    columns = [runs.integers(name).tolist() for name in ROW_COLUMNS]
+    return [namer.name(row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,268 @@
+"""Where each thread's time went, slot by slot: run and wait times exact, blocked times sampled.
+
+The scheduler's own counters (/proc/PID/task/TID/schedstat) say exactly how long a thread ran and
+how long it waited for a CPU. The rest it was blocked: in the state that it was seen in while it did
+not move, and around its moves in proportion to the states sampled at the ends of each interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfkit.analysis.align import Aligned, Axis
+from perfkit.analysis.columns import Frame, Integers, Masks, Reals, sum_by
+from perfkit.analysis.endpoints import Endpoints
+from perfkit.analysis.states import Label, State, name_rows
+from perfkit.analysis.throttling import Throttling
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Entries (thread, slot, label) -> ns; for each thread and slot they sum to its time alive.
+
+    `threads` lists (pid, tid); the arrays are parallel and sorted by (thread, slot, label).
+    """
+
+    axis: Axis
+    threads: tuple[tuple[int, int], ...]
+    labels: tuple[Label, ...]
+    thread: Integers
+    slot: Integers
+    label: Integers
+    ns: Reals
+
+    def states(self) -> Integers:
+        """The state of each entry."""
+        return np.array([label.state for label in self.labels], dtype=np.int64)[self.label]
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The rows of thread_runs with what is derived from them, sorted by thread and time."""
+
+    thread: Integers
+    start: Integers
+    moved: Integers
+    end: Integers
+    run_ns: Integers
+    blocked_ns: Integers
+    wait_begin: Integers
+    wait_end: Integers
+    label: Integers
+    label_before: Integers
+    on_cpu: Masks
+    on_cpu_before: Masks
+    next_wait_begin: Integers
+
+
+def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttling) -> Timeline:
+    """Accounts for all time of all threads of the service."""
+    frame = aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
+    named = name_rows(aligned, frame, endpoints)
+    labels = _Labels()
+    runs, threads = _read_runs(frame, labels.indexes(named))
+    pieces = _Pieces(aligned.axis, len(threads))
+    waits = _account(runs, pieces)
+    wait_entries = _split_waits(aligned.axis, runs, waits, throttling, labels)
+    run_entries = _runs_by_slot(aligned.axis, runs, labels)
+    entries = pieces.settle([run_entries, wait_entries], labels)
+    return Timeline(aligned.axis, threads, labels.all(), *entries)
+
+
+class _Labels:
+    """Numbers labels in order of first use."""
+
+    def __init__(self) -> None:
+        self._index: dict[Label, int] = {}
+
+    def index(self, label: Label) -> int:
+        return self._index.setdefault(label, len(self._index))
+
+    def indexes(self, labels: list[Label]) -> Integers:
+        return np.array([self.index(label) for label in labels], dtype=np.int64)
+
+    def all(self) -> tuple[Label, ...]:
+        return tuple(self._index)
+
+
+def _read_runs(frame: Frame, label: Integers) -> tuple[_Runs, tuple[tuple[int, int], ...]]:
+    pid, tid = frame.integers("pid"), frame.integers("tid")
+    changed = np.empty(len(frame), dtype=bool)
+    changed[:1] = True
+    changed[1:] = (pid[1:] != pid[:-1]) | (tid[1:] != tid[:-1])
+    thread = np.cumsum(changed) - 1
+    threads = tuple(zip(pid[changed].tolist(), tid[changed].tolist(), strict=True))
+    start, moved, end = (frame.integers(name) for name in ("start_ns", "moved_ns", "end_ns"))
+    length = moved - start
+    run_ns = np.maximum(frame.integers("run_ns"), 0)
+    wait_ns = np.maximum(frame.integers("wait_ns"), 0)
+    blocked = np.maximum(length - run_ns - wait_ns, 0)
+    running = frame.integers("syscall") == -2
+    label_before = np.where(changed, label, np.roll(label, 1))
+    running_before = np.where(changed, running, np.roll(running, 1))
+    head = np.where(running, 0, np.where(running_before, blocked, blocked // 2))
+    wait_end = moved - head - run_ns
+    wait_begin = wait_end - wait_ns
+    next_wait_begin = np.full(len(frame), np.iinfo(np.int64).max)
+    same = ~changed[1:] & (wait_ns[1:] > 0)
+    next_wait_begin[:-1][same] = wait_begin[1:][same]
+    derived = (run_ns, blocked, wait_begin, wait_end, label, label_before, running, running_before)
+    return _Runs(thread, start, moved, end, *derived, next_wait_begin), threads
+
+
+def _account(runs: _Runs, pieces: _Pieces) -> tuple[Integers, Integers, Integers]:
+    """Adds the blocked pieces; returns the waits for a CPU as (thread, begin, end)."""
+    still_end = np.clip(np.minimum(runs.end, runs.next_wait_begin), runs.moved, None)
+    pieces.cover(runs.thread, runs.start, runs.end)
+    blocked = ~runs.on_cpu
+    pieces.add_seen(
+        runs.thread[blocked], runs.moved[blocked], still_end[blocked], runs.label[blocked]
+    )
+    middle = runs.start + (runs.moved - runs.start) // 2
+    before = ~runs.on_cpu_before
+    pieces.add_sampled(
+        runs.thread[before], runs.start[before], middle[before], runs.label_before[before]
+    )
+    pieces.add_sampled(
+        runs.thread[blocked], middle[blocked], runs.moved[blocked], runs.label[blocked]
+    )
+    pieces.owe(runs.thread, runs.start, runs.moved, runs.blocked_ns)
+    # Seen running, yet not moving and not covered by a wait booked later: it had lost the CPU.
+    lost = runs.on_cpu & (still_end > runs.moved)
+    begin = np.concatenate([runs.wait_begin, runs.moved[lost]])
+    end = np.concatenate([runs.wait_end, still_end[lost]])
+    return np.concatenate([runs.thread, runs.thread[lost]]), begin, end
+
+
+def _runs_by_slot(axis: Axis, runs: _Runs, labels: _Labels) -> tuple[Integers, ...]:
+    begin = runs.wait_end
+    index, slot, overlap = axis.spread(begin, begin + runs.run_ns)
+    label = np.full(len(index), labels.index(Label(State.ON_CPU)), dtype=np.int64)
+    return runs.thread[index], slot, label, overlap.astype(np.int64)
+
+
+def _split_waits(
+    axis: Axis,
+    runs: _Runs,
+    waits: tuple[Integers, Integers, Integers],
+    throttling: Throttling,
+    labels: _Labels,
+) -> tuple[Integers, ...]:
+    """Cuts each wait into what overlaps a throttled span and what was a queue for a CPU."""
+    thread, begin, end = waits
+    index, slot, overlap = axis.spread(begin, end)
+    slot_begin = axis.start_ns + slot * (axis.slot_ns[0] if axis.slot_count > 1 else 0)
+    piece_begin = np.maximum(begin[index], slot_begin)
+    throttled, culprit = throttling.overlap(piece_begin, piece_begin + overlap)
+    throttled = np.minimum(throttled, overlap)
+    runnable_label = labels.index(Label(State.RUNNABLE))
+    throttled_label = labels.indexes([Label(State.THROTTLED, path) for path in throttling.paths])
+    charged = throttled_label[culprit] if len(throttled_label) else np.zeros_like(slot)
+    parts = [
+        (thread[index], slot, np.full(len(slot), runnable_label), overlap - throttled),
+        (thread[index], slot, charged, throttled),
+    ]
+    return tuple(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
+
+
+class _Pieces:
+    """Blocked time in the making: what was seen exactly, what was sampled, and what is owed."""
+
+    def __init__(self, axis: Axis, thread_count: int) -> None:
+        self._axis = axis
+        shape = (thread_count, axis.slot_count)
+        self._alive = np.zeros(shape)
+        self._owed = np.zeros(shape)
+        self._seen: list[tuple[Integers, Integers, Integers, Reals]] = []
+        self._sampled: list[tuple[Integers, Integers, Integers, Reals]] = []
+
+    def cover(self, thread: Integers, begin: Integers, end: Integers) -> None:
+        index, slot, overlap = self._axis.spread(begin, end)
+        np.add.at(self._alive, (thread[index], slot), overlap)
+
+    def owe(self, thread: Integers, begin: Integers, end: Integers, ns: Integers) -> None:
+        index, slot, overlap = self._axis.spread(begin, end)
+        share = overlap / np.maximum(end - begin, 1)[index]
+        np.add.at(self._owed, (thread[index], slot), share * ns[index])
+
+    def add_seen(self, thread: Integers, begin: Integers, end: Integers, label: Integers) -> None:
+        index, slot, overlap = self._axis.spread(begin, end)
+        self._seen.append((thread[index], slot, label[index], overlap))
+
+    def add_sampled(
+        self, thread: Integers, begin: Integers, end: Integers, label: Integers
+    ) -> None:
+        index, slot, overlap = self._axis.spread(begin, end)
+        self._sampled.append((thread[index], slot, label[index], overlap))
+
+    def settle(
+        self, exact: list[tuple[Integers, ...]], labels: _Labels
+    ) -> tuple[Integers, Integers, Integers, Reals]:
+        """Joins everything so that each thread's slots sum to the time it was alive in them."""
+        seen, sampled = _stack(self._seen), _stack(self._sampled)
+        paid = self._pay(sampled, labels)
+        blocked = _stack([seen, paid])
+        running = _stack([(a, b, c, d.astype(np.float64)) for a, b, c, d in exact])
+        taken = self._by_slot(running)
+        room = np.minimum(1.0, self._alive / np.maximum(taken, 1.0))
+        running = (*running[:3], running[3] * room[running[0], running[1]])
+        rest = np.maximum(self._alive - np.minimum(taken, self._alive), 0.0)
+        offered = self._by_slot(blocked)
+        scale = rest / np.maximum(offered, 1.0)
+        blocked = (*blocked[:3], blocked[3] * scale[blocked[0], blocked[1]])
+        nobody = np.nonzero((offered < 1.0) & (rest >= 1.0))
+        unknown = np.full(len(nobody[0]), labels.index(Label(State.UNKNOWN)), dtype=np.int64)
+        filler = (nobody[0], nobody[1], unknown, rest[nobody])
+        return _sum_equal(_stack([running, blocked, filler]), self._axis.slot_count)
+
+    def _by_slot(self, part: tuple[Integers, Integers, Integers, Reals]) -> Reals:
+        total = np.zeros_like(self._alive)
+        np.add.at(total, (part[0], part[1]), part[3])
+        return total
+
+    def _pay(
+        self, sampled: tuple[Integers, Integers, Integers, Reals], labels: _Labels
+    ) -> tuple[Integers, Integers, Integers, Reals]:
+        """Scales the samples to what is owed; slots without a sample use the thread's whole mix."""
+        weight = self._by_slot(sampled)
+        scale = self._owed / np.maximum(weight, 1.0)
+        paid = (*sampled[:3], sampled[3] * scale[sampled[0], sampled[1]])
+        short = np.nonzero((weight < 1.0) & (self._owed >= 1.0))
+        mix = _sum_equal((sampled[0], np.zeros_like(sampled[1]), *sampled[2:]), 1)
+        total = sum_by(mix[0], mix[3], len(self._alive))
+        first = np.searchsorted(mix[0], short[0], side="left")
+        last = np.searchsorted(mix[0], short[0], side="right")
+        counts = last - first
+        index = np.repeat(np.arange(len(counts)), counts)
+        source = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+        source += first[index]
+        thread, slot = short[0][index], short[1][index]
+        ns = self._owed[thread, slot] * mix[3][source] / np.maximum(total[thread], 1.0)
+        return _stack([paid, (thread, slot, mix[2][source], ns)])
+
+
+def _stack(
+    parts: list[tuple[Integers, Integers, Integers, Reals]],
+) -> tuple[Integers, Integers, Integers, Reals]:
+    empty = np.empty(0, dtype=np.int64)
+    parts = parts or [(empty, empty, empty, empty.astype(np.float64))]
+    thread, slot, label, ns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return thread, slot, label, ns
+
+
+def _sum_equal(
+    part: tuple[Integers, Integers, Integers, Reals], slot_count: int
+) -> tuple[Integers, Integers, Integers, Reals]:
+    """Adds up entries of equal (thread, slot, label), sorted by them; zeros are dropped."""
+    thread, slot, label, ns = part
+    label_count = int(label.max()) + 1 if len(label) else 1
+    key = (thread * slot_count + slot) * label_count + label
+    keys, inverse = np.unique(key, return_inverse=True)
+    total = sum_by(inverse, ns, len(keys))
+    kept = total >= 1.0
+    keys, total = keys[kept], total[kept]
+    rest, label = np.divmod(keys, label_count)
+    thread, slot = np.divmod(rest, slot_count)
+    return thread, slot, label, total
