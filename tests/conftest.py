@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -94,18 +96,16 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Ends a child and everything that it started."""
+    """Ends a child and everything that it started in its session."""
     try:
-        family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = []
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    child.communicate()
-    psutil.wait_procs(family, timeout=GRACE_S)
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        child.kill()
+    for stream in (child.stdin, child.stdout):
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
+    child.wait()
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_collector_names_no_table_of_another() -> None:
 def test_collector_runs_on_this_host(name: str) -> None:
     """On the real host a collector yields declared, well-typed items, or says what is missing."""
     host, collector = Host(), COLLECTORS[name]
-    target = resolve(host, os.getpid(), only_pid=True, own_pid=0)
+    target = resolve(host, os.getpid(), only_pid=True, own_pid=-1)
 
     lines = to_lines(host, collector, target)
 
@@ -182,7 +182,7 @@ def test_owners_charge_the_process_that_burnt(spawn: Callable[..., object]) -> N
 def test_processes_agree_with_psutil() -> None:
     """Threads, parent, user and program of this process are those that psutil reads."""
     host = Host()
-    target = resolve(host, os.getpid(), only_pid=True, own_pid=0)
+    target = resolve(host, os.getpid(), only_pid=True, own_pid=-1)
 
     rows = list(processes.COLLECTOR.open(host, target).poll())
 
@@ -221,7 +221,7 @@ def ask(child: object, word: str) -> None:
 def test_processes_tell_who_came_and_went(spawn: Callable[..., object]) -> None:
     """A child of the service that starts and ends in the window is told, once each."""
     child, host = spawn(FORKER), Host()
-    session = processes.COLLECTOR.open(host, resolve(host, child.pid, only_pid=False))
+    session = processes.COLLECTOR.open(host, resolve(host, child.pid, only_pid=False, own_pid=-1))
     list(session.poll())
 
     ask(child, "fork")
@@ -239,7 +239,7 @@ def test_processes_tell_who_came_and_went(spawn: Callable[..., object]) -> None:
 def test_processes_tell_an_exec(spawn: Callable[..., object]) -> None:
     """A process that turns into another program is told with its new name."""
     child, host = spawn(FORKER), Host()
-    session = processes.COLLECTOR.open(host, resolve(host, child.pid, only_pid=False))
+    session = processes.COLLECTOR.open(host, resolve(host, child.pid, only_pid=False, own_pid=-1))
     list(session.poll())
 
     ask(child, "exec")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ PROCESS_LIMIT = 32_768
 DESCRIPTOR_LIMIT = 4096
 SCAN_BUDGET_S = 0.35
 NAMESPACE_LIMIT = 256
+COMMAND_LIMIT_S = 0.1
+_INTERPRETERS = ("python", "pypy", "node", "ruby", "perl", "java")
 
 
 class Census(Struct, frozen=True):
@@ -132,18 +135,33 @@ def read_socket_inodes(host: Host, pid: int) -> set[int] | None:
 def read_name(host: Host, stat: ProcStat) -> str:
     """What a service is called: its program, or the script or module that its interpreter runs.
 
-    Arguments are left out, they may hold secrets.
+    Arguments are left out, they may hold secrets. The kernel takes the target's mmap lock for
+    reading a command line, so it is read aside and given up when it does not come at once.
     """
-    try:
-        words = host.read_proc(f"{stat.pid}/cmdline", 4096).split("\0")
-    except Unavailable:
-        return stat.name
+    lines: list[str] = []
+    reader = threading.Thread(target=_read_command, args=(host, stat.pid, lines), daemon=True)
+    reader.start()
+    reader.join(COMMAND_LIMIT_S)
+    return to_service_name(lines[0].split("\0")) or stat.name if lines else stat.name
+
+
+def to_service_name(words: list[str]) -> str:
+    """The program, script or module that a command line runs; "" where it does not say."""
     program = Path(words[0]).name
-    if not program.startswith(("python", "pypy", "node", "ruby", "perl", "java")):
-        return (program or stat.name)[:128]
+    if not program.startswith(_INTERPRETERS):
+        return program
     for before, word in pairwise(words):
+        if word == "-c":
+            return program
         if before == "-m":
-            return word[:128]
-        if word and not word.startswith("-") and before not in ("-X", "-W", "-c", "-cp"):
-            return Path(word).name[:128]
-    return stat.name
+            return word
+        if word and not word.startswith("-") and before not in ("-X", "-W", "-cp", "-r"):
+            return Path(word).name
+    return program
+
+
+def _read_command(host: Host, pid: int, lines: list[str]) -> None:
+    try:
+        lines.append(host.read_proc(f"{pid}/cmdline", 4096))
+    except Unavailable:
+        return
