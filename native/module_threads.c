@@ -1,8 +1,369 @@
-/* Python face of the threads sampler. */
+/* Python face of the thread sampler and of the facts about whole processes. */
 #include "pk_module.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "pk_process.h"
+#include "pk_sampler.h"
+
+enum {
+    DEFAULT_INTERVAL_NS = 10 * 1000 * 1000,
+    DEFAULT_ROW_LIMIT = 32768,
+    DEFAULT_THREAD_LIMIT = 4096,
+    LIMIT_LIMIT = 1 << 20, /* of the two above */
+    DESCRIPTOR_RESERVE = 512, /* left to the rest of the process */
+    STOP_TIMEOUT_NS = 300 * 1000 * 1000,
+    COLUMN_LIMIT = 32,
+};
+static const double DEFAULT_BUDGET_RATIO = 0.02;
+
+typedef struct {
+    PyObject_HEAD
+    pk_sampler *sampler;
+    uint64_t told_dropped[PK_TABLE_COUNT]; /* how many drops earlier takes have told */
+    int is_busy;                           /* a call that released the GIL is under way */
+} sampler_object;
+
+static const char *const TABLE_NAMES[PK_TABLE_COUNT] = {
+    [PK_TABLE_RUNS] = "thread_runs",      [PK_TABLE_MEMBERS] = "poll_members",
+    [PK_TABLE_TICKS] = "sampler_ticks",   [PK_TABLE_QUOTAS] = "cgroup_ticks",
+    [PK_TABLE_MET] = "threads_met",       [PK_TABLE_OPEN_RUNS] = "thread_runs_open",
+};
+
+static PyObject *fail(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static int64_t default_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < DESCRIPTOR_RESERVE) {
+        return 0;
+    }
+    return limit.rlim_cur == RLIM_INFINITY ? 1 << 20 : (int64_t)limit.rlim_cur - DESCRIPTOR_RESERVE;
+}
+
+/* Takes the mark of the one call that may be under way; -1 with an error where it is taken. */
+static int begin_call(sampler_object *self)
+{
+    if (self->is_busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is using this ThreadSampler");
+        return -1;
+    }
+    self->is_busy = 1;
+    return 0;
+}
+
+static int add_pids(sampler_object *self, PyObject *pids)
+{
+    PyObject *sequence = PySequence_List(pids);
+    if (sequence == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PyList_Size(sequence);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        long pid = PyLong_AsLong(PyList_GetItem(sequence, i));
+        int error = 0;
+        if (!PyErr_Occurred()) {
+            error = pid <= 0 || pid > INT32_MAX ? EINVAL
+                                                : pk_sampler_add_pid(self->sampler, (int32_t)pid);
+        }
+        if (error != 0) {
+            fail(error);
+        }
+        if (PyErr_Occurred()) {
+            Py_DECREF(sequence);
+            return -1;
+        }
+    }
+    Py_DECREF(sequence);
+    return 0;
+}
+
+static int check_options(const pk_sampler_options *options)
+{
+    if (options->interval_ns < 1000 * 1000 || options->interval_ns > 1000LL * 1000 * 1000) {
+        PyErr_SetString(PyExc_ValueError, "interval_ns must be between 1 ms and 1 s");
+        return -1;
+    }
+    if (!(options->budget_ratio > 0 && options->budget_ratio <= 1)) {
+        PyErr_SetString(PyExc_ValueError, "budget_ratio must be above 0 and at most 1");
+        return -1;
+    }
+    if (options->row_limit < 1 || options->row_limit > LIMIT_LIMIT ||
+        options->thread_limit < 1 || options->thread_limit > LIMIT_LIMIT) {
+        PyErr_SetString(PyExc_ValueError, "row_limit and thread_limit must be 1 to 1048576");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"proc_root",    "pids",         "interval_ns",      "budget_ratio",
+                            "row_limit",    "thread_limit", "descriptor_limit", NULL};
+    PyObject *pids;
+    long long interval_ns = DEFAULT_INTERVAL_NS;
+    long long descriptor_limit = -1;
+    pk_sampler_options options = {
+        .budget_ratio = DEFAULT_BUDGET_RATIO,
+        .row_limit = DEFAULT_ROW_LIMIT,
+        .thread_limit = DEFAULT_THREAD_LIMIT,
+    };
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sO|$LdIIL", names, &options.proc_root,
+                                     &pids, &interval_ns, &options.budget_ratio,
+                                     &options.row_limit, &options.thread_limit,
+                                     &descriptor_limit)) {
+        return NULL;
+    }
+    options.interval_ns = interval_ns;
+    options.descriptor_limit = descriptor_limit < 0 ? default_descriptor_limit() : descriptor_limit;
+    if (check_options(&options) != 0) {
+        return NULL;
+    }
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    sampler_object *self = (sampler_object *)allocate(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    int error = pk_sampler_start(&options, &self->sampler);
+    if (error != 0 || add_pids(self, pids) != 0) {
+        if (error != 0) {
+            fail(error);
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void sampler_dealloc(PyObject *object)
+{
+    sampler_object *self = (sampler_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->sampler != NULL) {
+        pk_sampler *sampler = self->sampler;
+        self->sampler = NULL;
+        Py_BEGIN_ALLOW_THREADS
+        pk_sampler_stop(sampler, STOP_TIMEOUT_NS);
+        pk_sampler_release(sampler);
+        Py_END_ALLOW_THREADS
+    }
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+static PyObject *sampler_add_pids(PyObject *object, PyObject *pids)
+{
+    sampler_object *self = (sampler_object *)object;
+    if (begin_call(self) != 0) {
+        return NULL;
+    }
+    int outcome = add_pids(self, pids);
+    self->is_busy = 0;
+    return outcome == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *sampler_add_cgroup(PyObject *object, PyObject *arguments)
+{
+    sampler_object *self = (sampler_object *)object;
+    long long cgroup_index;
+    const char *path;
+    int version; /* both versions are read alike: the unit is in the key's name */
+    if (!PyArg_ParseTuple(arguments, "Lsi", &cgroup_index, &path, &version) ||
+        begin_call(self) != 0) {
+        return NULL;
+    }
+    int error = pk_sampler_add_cgroup(self->sampler, cgroup_index, path);
+    self->is_busy = 0;
+    return error == 0 ? Py_NewRef(Py_None) : fail(error);
+}
+
+/* Moves one table's rows into a tuple (columns, row count, dropped count). */
+static PyObject *take_table(sampler_object *self, pk_table table)
+{
+    size_t column_count = pk_sampler_column_count(table);
+    size_t row_count = pk_sampler_row_count(self->sampler, table);
+    int64_t *columns[COLUMN_LIMIT];
+    PyObject *packed = PyTuple_New((Py_ssize_t)column_count);
+    if (packed == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < column_count; i++) {
+        Py_ssize_t size = (Py_ssize_t)(row_count * sizeof **columns);
+        PyObject *column = PyBytes_FromStringAndSize(NULL, size);
+        if (column == NULL || PyTuple_SetItem(packed, (Py_ssize_t)i, column) != 0) {
+            Py_DECREF(packed);
+            return NULL;
+        }
+        columns[i] = (int64_t *)(void *)PyBytes_AsString(column);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    pk_sampler_take(self->sampler, table, row_count, columns);
+    Py_END_ALLOW_THREADS
+    uint64_t dropped = pk_sampler_dropped_count(self->sampler, table);
+    unsigned long long new_dropped = dropped - self->told_dropped[table];
+    self->told_dropped[table] = dropped;
+    return Py_BuildValue("(NnK)", packed, (Py_ssize_t)row_count, new_dropped);
+}
+
+static PyObject *sampler_take(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    sampler_object *self = (sampler_object *)object;
+    if (begin_call(self) != 0) {
+        return NULL;
+    }
+    PyObject *tables = PyDict_New();
+    for (int i = 0; tables != NULL && i < PK_TABLE_COUNT; i++) {
+        PyObject *taken = take_table(self, (pk_table)i);
+        if (taken == NULL || PyDict_SetItemString(tables, TABLE_NAMES[i], taken) != 0) {
+            Py_CLEAR(tables);
+        }
+        Py_XDECREF(taken);
+    }
+    self->is_busy = 0;
+    return tables;
+}
+
+static PyObject *sampler_stop(PyObject *object, PyObject *arguments)
+{
+    sampler_object *self = (sampler_object *)object;
+    long long timeout_ns = STOP_TIMEOUT_NS;
+    if (!PyArg_ParseTuple(arguments, "|L", &timeout_ns) || begin_call(self) != 0) {
+        return NULL;
+    }
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = pk_sampler_stop(self->sampler, timeout_ns);
+    Py_END_ALLOW_THREADS
+    self->is_busy = 0;
+    return PyBool_FromLong(error == 0);
+}
+
+static PyObject *sampler_status(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    pk_sampler_status status;
+    pk_sampler_get_status(((sampler_object *)object)->sampler, &status);
+    return Py_BuildValue(
+        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i,s:i}", "started_ns",
+        (long long)status.started_ns, "last_tick_ns", (long long)status.last_tick_ns, "tick_count",
+        (long long)status.tick_count, "missed_count", (long long)status.missed_count,
+        "interval_ns", (long long)status.interval_ns, "spent_ns", (long long)status.spent_ns,
+        "thread_count", (long long)status.thread_count, "descriptor_count",
+        (long long)status.descriptor_count, "refused_count", (long long)status.refused_count,
+        "over_limit_count", (long long)status.over_limit_count, "has_ended", (int)status.has_ended,
+        "is_abandoned", (int)status.is_abandoned);
+}
+
+static PyMethodDef sampler_methods[] = {
+    {"add_pids", sampler_add_pids, METH_O, "Begins to follow more processes."},
+    {"add_cgroup", sampler_add_cgroup, METH_VARARGS, "Begins to read a cpu.stat file."},
+    {"take", sampler_take, METH_NOARGS, "Takes the rows that have been closed."},
+    {"stop", sampler_stop, METH_VARARGS, "Ends the sampler; False: it was abandoned."},
+    {"status", sampler_status, METH_NOARGS, "Tells ticks, cost and counts so far."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot sampler_slots[] = {
+    {Py_tp_new, (void *)sampler_new},
+    {Py_tp_dealloc, (void *)sampler_dealloc},
+    {Py_tp_methods, sampler_methods},
+    {Py_tp_doc, (void *)"Samples the threads of processes; see perfkit/_native.pyi."},
+    {0, NULL},
+};
+
+static PyType_Spec sampler_spec = {
+    .name = "perfkit._native.ThreadSampler",
+    .basicsize = sizeof(sampler_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = sampler_slots,
+};
+
+static PyObject *process_cpu_ns(PyObject *module, PyObject *argument)
+{
+    (void)module;
+    Py_buffer pids;
+    if (PyObject_GetBuffer(argument, &pids, PyBUF_SIMPLE) != 0) {
+        return NULL;
+    }
+    PyObject *packed = NULL;
+    if (pids.len % (Py_ssize_t)sizeof(int64_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "pids must be packed 64-bit integers");
+    } else {
+        packed = PyBytes_FromStringAndSize(NULL, pids.len);
+    }
+    if (packed != NULL) {
+        size_t count = (size_t)pids.len / sizeof(int64_t);
+        char *used = PyBytes_AsString(packed);
+        Py_BEGIN_ALLOW_THREADS
+        pk_process_list_cpu_ns(pids.buf, count, used);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&pids);
+    return packed;
+}
+
+static PyObject *to_list(const pk_process_fd *found, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *link = PyUnicode_DecodeFSDefaultAndSize(found[i].link,
+                                                          (Py_ssize_t)found[i].size_bytes);
+        PyObject *pair = link == NULL ? NULL : Py_BuildValue("(iN)", (int)found[i].fd, link);
+        if (pair == NULL || PyList_SetItem(list, (Py_ssize_t)i, pair) != 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
+}
+
+static PyObject *list_fds(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    const char *proc_root;
+    int pid;
+    Py_ssize_t limit;
+    if (!PyArg_ParseTuple(arguments, "sin", &proc_root, &pid, &limit)) {
+        return NULL;
+    }
+    if (pid <= 0 || limit < 0 || limit > LIMIT_LIMIT) {
+        PyErr_SetString(PyExc_ValueError, "pid must be positive and limit 0 to 1048576");
+        return NULL;
+    }
+    pk_process_fd *found = NULL;
+    size_t count = 0;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = pk_process_list_fds(proc_root, pid, (size_t)limit, &found, &count);
+    Py_END_ALLOW_THREADS
+    if (error != 0) {
+        return fail(error);
+    }
+    PyObject *list = to_list(found, count);
+    free(found);
+    return list;
+}
+
+static PyMethodDef functions[] = {
+    {"process_cpu_ns", process_cpu_ns, METH_O, "CPU ns of each process, -1 where it is gone."},
+    {"list_fds", list_fds, METH_VARARGS, "Open descriptors of a process and their targets."},
+    {NULL, NULL, 0, NULL},
+};
 
 int pk_module_add_threads(PyObject *module)
 {
-    (void)module;
-    return 0;
+    PyObject *type = PyType_FromModuleAndSpec(module, &sampler_spec, NULL);
+    if (type == NULL) {
+        return -1;
+    }
+    int outcome = PyModule_AddObjectRef(module, "ThreadSampler", type);
+    Py_DECREF(type);
+    return outcome == 0 ? PyModule_AddFunctions(module, functions) : -1;
 }

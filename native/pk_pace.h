@@ -1,0 +1,35 @@
+/* When the next tick is due, so that ticks cost no more than a share of one core.
+ *
+ * Slots lie on an absolute grid of `interval_ns`; each tick is moved by up to +-20 % of it, so that
+ * a periodic target is not met in the same phase for ever, and the mean rate stays. The interval
+ * grows where the budget does not pay for the base rate. Pure: no clock is read here. */
+#ifndef PK_PACE_H
+#define PK_PACE_H
+#include <stdint.h>
+
+typedef struct {
+    int64_t base_interval_ns;
+    double budget_ratio;
+    int64_t started_ns;
+    int64_t interval_ns;
+    int64_t slot_ns;
+    int64_t adapted_ns;
+    double tick_cost_ns; /* smoothed; 0 before the first estimate */
+    int64_t spent_ns;
+    int64_t tick_count;
+    uint64_t random;
+} pk_pace;
+
+void pk_pace_init(pk_pace *pace, int64_t base_interval_ns, double budget_ratio, int64_t now_ns);
+
+/* The instant of the next tick; slots already past are skipped. It may lie slightly before now. */
+int64_t pk_pace_next(pk_pace *pace, int64_t now_ns);
+
+/* Books the CPU of one tick. A tick that met new threads is not typical: it is paid for, but does
+ * not enter the estimate, `typical` = 0. */
+void pk_pace_account(pk_pace *pace, int64_t now_ns, int64_t cpu_ns, int typical);
+
+/* Slots of the base rate that have passed without a tick. */
+int64_t pk_pace_missed_count(const pk_pace *pace, int64_t now_ns);
+
+#endif

@@ -1,0 +1,371 @@
+#include "pk_sampler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "pk_pace.h"
+#include "pk_quota.h"
+#include "pk_taskset.h"
+
+enum {
+    MAILBOX_LIMIT = 4096,
+    SIDE_ROW_LIMIT = 16384, /* of ticks, cgroup changes and poll members between two takes */
+    STACK_BYTES = 512 * 1024,
+};
+static const int64_t LISTING_INTERVAL_NS = 250 * 1000 * 1000;
+
+static const size_t COLUMN_COUNTS[PK_TABLE_COUNT] = {
+    [PK_TABLE_RUNS] = PK_RUN_COLUMN_COUNT,      [PK_TABLE_MEMBERS] = PK_MEMBER_COLUMN_COUNT,
+    [PK_TABLE_TICKS] = PK_TICK_COLUMN_COUNT,    [PK_TABLE_QUOTAS] = PK_QUOTA_COLUMN_COUNT,
+    [PK_TABLE_MET] = PK_MET_COLUMN_COUNT,       [PK_TABLE_OPEN_RUNS] = PK_RUN_COLUMN_COUNT,
+};
+
+typedef struct {
+    int64_t cgroup_index;
+    char path[PK_SAMPLER_PATH_BYTES];
+} cgroup_order;
+
+/* Written by the sampler's thread once a tick, read at any time. */
+typedef struct {
+    _Atomic int64_t started_ns, last_tick_ns, tick_count, missed_count, interval_ns, spent_ns;
+    _Atomic int64_t thread_count, descriptor_count, refused_count, over_limit_count;
+} published;
+
+struct pk_sampler {
+    pk_sampler_options options;
+    char proc_root[PK_SAMPLER_PATH_BYTES];
+    atomic_int reference_count; /* the owner, and the thread while it runs */
+    pthread_t thread;
+    pthread_mutex_t lock; /* of the two flags below; never held across a read */
+    pthread_cond_t wake;
+    bool stop_requested;
+    bool has_ended;
+    bool is_stopped; /* owner only: joined or abandoned */
+    bool is_abandoned;
+    uint64_t frozen_count; /* rows of thread_runs that were pushed when it was abandoned */
+    pk_ring pids; /* the mailbox: the owner writes */
+    _Atomic(cgroup_order *) orders[PK_SAMPLER_CGROUP_LIMIT];
+    int order_count; /* owner only */
+    pk_ring tables[PK_TABLE_COUNT];
+    published published;
+    /* The thread's own: */
+    pk_taskset tasks;
+    pk_pace pace;
+    pk_quota quotas[PK_SAMPLER_CGROUP_LIMIT];
+    int quota_count;
+    int64_t next_listing_ns;
+};
+
+static int64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static struct timespec to_timespec(int64_t instant_ns)
+{
+    return (struct timespec){instant_ns / 1000000000, instant_ns % 1000000000};
+}
+
+static void destroy(pk_sampler *sampler)
+{
+    pk_taskset_deinit(&sampler->tasks);
+    for (int i = 0; i < sampler->quota_count; i++) {
+        pk_quota_deinit(&sampler->quotas[i]);
+    }
+    for (int i = 0; i < PK_SAMPLER_CGROUP_LIMIT; i++) {
+        free(atomic_load(&sampler->orders[i]));
+    }
+    for (int i = 0; i < PK_TABLE_COUNT; i++) {
+        pk_ring_deinit(&sampler->tables[i]);
+    }
+    pk_ring_deinit(&sampler->pids);
+    pthread_cond_destroy(&sampler->wake);
+    pthread_mutex_destroy(&sampler->lock);
+    free(sampler);
+}
+
+void pk_sampler_release(pk_sampler *sampler)
+{
+    if (atomic_fetch_sub(&sampler->reference_count, 1) == 1) {
+        destroy(sampler);
+    }
+}
+
+static void read_mailbox(pk_sampler *sampler)
+{
+    int64_t pid;
+    int64_t *column = &pid;
+    while (pk_ring_count(&sampler->pids) > 0) {
+        pk_ring_take(&sampler->pids, 1, &column);
+        pk_taskset_add_process(&sampler->tasks, (int32_t)pid);
+    }
+    while (sampler->quota_count < PK_SAMPLER_CGROUP_LIMIT) {
+        cgroup_order *order = atomic_load(&sampler->orders[sampler->quota_count]);
+        if (order == NULL) {
+            break;
+        }
+        pk_quota_init(&sampler->quotas[sampler->quota_count], order->cgroup_index, order->path);
+        sampler->quota_count++;
+    }
+}
+
+static void publish(pk_sampler *sampler, int64_t now_ns)
+{
+    published *out = &sampler->published;
+    const pk_pace *pace = &sampler->pace;
+    const pk_taskset *tasks = &sampler->tasks;
+    atomic_store_explicit(&out->started_ns, pace->started_ns, memory_order_relaxed);
+    atomic_store_explicit(&out->last_tick_ns, now_ns, memory_order_relaxed);
+    atomic_store_explicit(&out->tick_count, pace->tick_count, memory_order_relaxed);
+    atomic_store_explicit(&out->missed_count, pk_pace_missed_count(pace, now_ns),
+                          memory_order_relaxed);
+    atomic_store_explicit(&out->interval_ns, pace->interval_ns, memory_order_relaxed);
+    atomic_store_explicit(&out->spent_ns, pace->spent_ns, memory_order_relaxed);
+    atomic_store_explicit(&out->thread_count, tasks->live_count, memory_order_relaxed);
+    atomic_store_explicit(&out->descriptor_count, tasks->descriptors.open_count,
+                          memory_order_relaxed);
+    atomic_store_explicit(&out->refused_count, tasks->refused_count, memory_order_relaxed);
+    atomic_store_explicit(&out->over_limit_count, tasks->over_limit_count, memory_order_relaxed);
+}
+
+/* One tick; `planned_ns` is when it was due, `is_last` reads everything whether due or not. */
+static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
+{
+    int64_t began_ns = clock_ns(CLOCK_MONOTONIC);
+    int64_t began_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t number = (uint64_t)sampler->pace.tick_count;
+    int64_t new_count = 0;
+    read_mailbox(sampler);
+    if (began_ns >= sampler->next_listing_ns && !is_last) {
+        new_count = pk_taskset_list(&sampler->tasks, began_ns);
+        sampler->next_listing_ns = began_ns + LISTING_INTERVAL_NS;
+    }
+    for (int i = 0; i < sampler->quota_count; i++) {
+        pk_quota_read(&sampler->quotas[i], number, clock_ns(CLOCK_MONOTONIC), is_last,
+                      &sampler->tables[PK_TABLE_QUOTAS]);
+    }
+    int64_t read_count = pk_taskset_observe(&sampler->tasks, number, is_last);
+    int64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began_cpu_ns;
+    int64_t row[PK_TICK_COLUMN_COUNT] = {began_ns, began_ns - planned_ns, read_count, cpu_ns};
+    pk_ring_push(&sampler->tables[PK_TABLE_TICKS], row);
+    int64_t ended_ns = clock_ns(CLOCK_MONOTONIC);
+    pk_pace_account(&sampler->pace, ended_ns, cpu_ns, new_count == 0);
+    publish(sampler, ended_ns);
+}
+
+/* Sleeps until an instant; true as soon as the owner wants the thread to end. */
+static bool sleep_until(pk_sampler *sampler, int64_t instant_ns)
+{
+    struct timespec instant = to_timespec(instant_ns);
+    pthread_mutex_lock(&sampler->lock);
+    int outcome = 0;
+    while (!sampler->stop_requested && outcome != ETIMEDOUT) {
+        outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
+    }
+    bool stop_requested = sampler->stop_requested;
+    pthread_mutex_unlock(&sampler->lock);
+    return stop_requested;
+}
+
+static void *run(void *argument)
+{
+    pk_sampler *sampler = argument;
+    int64_t planned_ns = clock_ns(CLOCK_MONOTONIC);
+    const pk_sampler_options *options = &sampler->options;
+    pk_pace_init(&sampler->pace, options->interval_ns, options->budget_ratio, planned_ns);
+    sampler->tasks.proc_folder = open(sampler->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    do {
+        tick(sampler, planned_ns, false);
+        planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));
+    } while (!sleep_until(sampler, planned_ns));
+    tick(sampler, clock_ns(CLOCK_MONOTONIC), true);
+    pk_taskset_finish(&sampler->tasks);
+    pthread_mutex_lock(&sampler->lock);
+    sampler->has_ended = true;
+    pthread_cond_broadcast(&sampler->wake);
+    pthread_mutex_unlock(&sampler->lock);
+    pk_sampler_release(sampler);
+    return NULL;
+}
+
+static int init_tables(pk_sampler *sampler)
+{
+    const pk_sampler_options *options = &sampler->options;
+    for (int i = 0; i < PK_TABLE_COUNT; i++) {
+        size_t capacity = i == PK_TABLE_RUNS ? options->row_limit
+                          : i == PK_TABLE_MET || i == PK_TABLE_OPEN_RUNS ? options->thread_limit
+                                                                         : SIDE_ROW_LIMIT;
+        if (pk_ring_init(&sampler->tables[i], capacity, COLUMN_COUNTS[i]) != 0) {
+            return ENOMEM;
+        }
+    }
+    sampler->tasks.runs = &sampler->tables[PK_TABLE_RUNS];
+    sampler->tasks.members = &sampler->tables[PK_TABLE_MEMBERS];
+    sampler->tasks.met = &sampler->tables[PK_TABLE_MET];
+    return pk_ring_init(&sampler->pids, MAILBOX_LIMIT, 1);
+}
+
+static int start_thread(pk_sampler *sampler)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the owner's threads */
+    int error = pthread_create(&sampler->thread, &attributes, run, sampler);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error == 0) {
+        pthread_setname_np(sampler->thread, "perfkit-threads");
+    }
+    return error;
+}
+
+int pk_sampler_start(const pk_sampler_options *options, pk_sampler **ret)
+{
+    size_t root_size = strlen(options->proc_root) + 1;
+    if (root_size > PK_SAMPLER_PATH_BYTES) {
+        return ENAMETOOLONG;
+    }
+    pk_sampler *sampler = calloc(1, sizeof *sampler);
+    if (sampler == NULL) {
+        return ENOMEM;
+    }
+    sampler->options = *options;
+    memcpy(sampler->proc_root, options->proc_root, root_size);
+    sampler->options.proc_root = sampler->proc_root;
+    atomic_init(&sampler->reference_count, 2);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&sampler->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&sampler->lock, NULL);
+    int error = pk_taskset_init(&sampler->tasks, options->thread_limit, options->descriptor_limit);
+    if (error == 0) {
+        error = init_tables(sampler);
+    }
+    if (error == 0) {
+        error = start_thread(sampler);
+    }
+    if (error != 0) {
+        destroy(sampler);
+        return error;
+    }
+    *ret = sampler;
+    return 0;
+}
+
+int pk_sampler_add_pid(pk_sampler *sampler, int32_t pid)
+{
+    int64_t row = pid;
+    return pk_ring_push(&sampler->pids, &row) == 0 ? 0 : ENOSPC;
+}
+
+int pk_sampler_add_cgroup(pk_sampler *sampler, int64_t cgroup_index, const char *path)
+{
+    size_t size = strlen(path) + 1;
+    if (size > PK_SAMPLER_PATH_BYTES) {
+        return ENAMETOOLONG;
+    }
+    if (sampler->order_count >= PK_SAMPLER_CGROUP_LIMIT) {
+        return ENOSPC;
+    }
+    cgroup_order *order = malloc(sizeof *order);
+    if (order == NULL) {
+        return ENOMEM;
+    }
+    order->cgroup_index = cgroup_index;
+    memcpy(order->path, path, size);
+    atomic_store(&sampler->orders[sampler->order_count++], order);
+    return 0;
+}
+
+/* Saves the open rows of a thread that hangs in a read. What it pushes later is never taken. */
+static void salvage(pk_sampler *sampler)
+{
+    sampler->frozen_count = atomic_load(&sampler->tables[PK_TABLE_RUNS].pushed_count);
+    for (uint32_t i = 0; i < sampler->options.thread_limit; i++) {
+        int64_t row[PK_RUN_COLUMN_COUNT];
+        if (pk_taskset_copy_row(&sampler->tasks, i, row) == 0) {
+            pk_ring_push(&sampler->tables[PK_TABLE_OPEN_RUNS], row);
+        }
+    }
+    sampler->is_abandoned = true;
+}
+
+int pk_sampler_stop(pk_sampler *sampler, int64_t timeout_ns)
+{
+    if (!sampler->is_stopped) {
+        struct timespec instant = to_timespec(clock_ns(CLOCK_MONOTONIC) + timeout_ns);
+        pthread_mutex_lock(&sampler->lock);
+        sampler->stop_requested = true;
+        pthread_cond_broadcast(&sampler->wake);
+        int outcome = 0;
+        while (!sampler->has_ended && outcome != ETIMEDOUT) {
+            outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
+        }
+        bool has_ended = sampler->has_ended;
+        pthread_mutex_unlock(&sampler->lock);
+        sampler->is_stopped = true;
+        if (has_ended) {
+            pthread_join(sampler->thread, NULL);
+        } else {
+            salvage(sampler);
+            pthread_detach(sampler->thread);
+        }
+    }
+    return sampler->is_abandoned ? ETIMEDOUT : 0;
+}
+
+void pk_sampler_get_status(pk_sampler *sampler, pk_sampler_status *ret)
+{
+    const published *from = &sampler->published;
+    ret->started_ns = atomic_load_explicit(&from->started_ns, memory_order_relaxed);
+    ret->last_tick_ns = atomic_load_explicit(&from->last_tick_ns, memory_order_relaxed);
+    ret->tick_count = atomic_load_explicit(&from->tick_count, memory_order_relaxed);
+    ret->missed_count = atomic_load_explicit(&from->missed_count, memory_order_relaxed);
+    ret->interval_ns = atomic_load_explicit(&from->interval_ns, memory_order_relaxed);
+    ret->spent_ns = atomic_load_explicit(&from->spent_ns, memory_order_relaxed);
+    ret->thread_count = atomic_load_explicit(&from->thread_count, memory_order_relaxed);
+    ret->descriptor_count = atomic_load_explicit(&from->descriptor_count, memory_order_relaxed);
+    ret->refused_count = atomic_load_explicit(&from->refused_count, memory_order_relaxed);
+    ret->over_limit_count = atomic_load_explicit(&from->over_limit_count, memory_order_relaxed);
+    pthread_mutex_lock(&sampler->lock);
+    ret->has_ended = sampler->has_ended;
+    pthread_mutex_unlock(&sampler->lock);
+    ret->is_abandoned = sampler->is_abandoned;
+}
+
+size_t pk_sampler_column_count(pk_table table)
+{
+    return COLUMN_COUNTS[table];
+}
+
+size_t pk_sampler_row_count(const pk_sampler *sampler, pk_table table)
+{
+    const pk_ring *ring = &sampler->tables[table];
+    if (table == PK_TABLE_RUNS && sampler->is_abandoned) {
+        uint64_t taken = atomic_load(&ring->taken_count);
+        return (size_t)(sampler->frozen_count - taken);
+    }
+    return pk_ring_count(ring);
+}
+
+void pk_sampler_take(pk_sampler *sampler, pk_table table, size_t count, int64_t *const *columns)
+{
+    pk_ring_take(&sampler->tables[table], count, columns);
+}
+
+uint64_t pk_sampler_dropped_count(const pk_sampler *sampler, pk_table table)
+{
+    return atomic_load_explicit(&sampler->tables[table].dropped_count, memory_order_relaxed);
+}

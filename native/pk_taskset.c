@@ -1,0 +1,301 @@
+#include "pk_taskset.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const int64_t FULL_LISTING_NS = 1000LL * 1000 * 1000;
+static const uint32_t STILL_LIMIT = 20;      /* unmoved for so many observations: back off */
+static const uint32_t STILL_INTERVAL = 16;   /* to every 16th tick */
+static const uint32_t REOPEN_INTERVAL = 4;   /* threads without kept descriptors: every 4th tick */
+
+int pk_taskset_init(pk_taskset *set, uint32_t task_limit, int64_t descriptor_limit)
+{
+    memset(set, 0, sizeof *set);
+    set->proc_folder = -1;
+    set->task_limit = task_limit;
+    set->descriptors.limit = descriptor_limit;
+    set->tasks = calloc(task_limit, sizeof *set->tasks);
+    set->live = calloc(task_limit, sizeof *set->live);
+    set->next = calloc(task_limit, sizeof *set->next);
+    set->unused = calloc(task_limit, sizeof *set->unused);
+    if (set->tasks == NULL || set->live == NULL || set->next == NULL || set->unused == NULL) {
+        pk_taskset_deinit(set);
+        return ENOMEM;
+    }
+    for (uint32_t i = 0; i < task_limit; i++) {
+        set->unused[i] = task_limit - 1 - i; /* low indexes first */
+    }
+    return 0;
+}
+
+static pk_task_context context_of(pk_taskset *set, uint32_t process_index)
+{
+    const pk_process *process = &set->processes[process_index];
+    return (pk_task_context){
+        .pid = process->pid,
+        .task_folder = process->task_folder,
+        .fd_folder = process->fd_folder,
+        .descriptors = &set->descriptors,
+        .runs = set->runs,
+        .members = set->members,
+        .met = set->met,
+        .refused_count = &set->refused_count,
+    };
+}
+
+static uint32_t *bucket_of(pk_taskset *set, int32_t tid)
+{
+    return &set->buckets[(uint32_t)tid % PK_TASKSET_BUCKET_COUNT];
+}
+
+static pk_task *find_task(pk_taskset *set, int32_t tid)
+{
+    for (uint32_t link = *bucket_of(set, tid); link != 0; link = set->next[link - 1]) {
+        if (set->tasks[link - 1].tid == tid) {
+            return &set->tasks[link - 1];
+        }
+    }
+    return NULL;
+}
+
+static bool add_task(pk_taskset *set, int32_t tid, uint32_t process_index)
+{
+    if (set->live_count >= set->task_limit) {
+        set->over_limit_count++;
+        return false;
+    }
+    uint32_t index = set->unused[set->task_limit - 1 - set->live_count];
+    pk_task_init(&set->tasks[index], tid, process_index);
+    set->tasks[index].generation = set->processes[process_index].generation;
+    set->live[set->live_count++] = index;
+    uint32_t *bucket = bucket_of(set, tid);
+    set->next[index] = *bucket;
+    *bucket = index + 1;
+    return true;
+}
+
+/* Removes the task at a place of `live`; the last one takes its place. */
+static void remove_task(pk_taskset *set, uint32_t place)
+{
+    uint32_t index = set->live[place];
+    pk_task *task = &set->tasks[index];
+    uint32_t *link = bucket_of(set, task->tid);
+    while (*link != index + 1) {
+        link = &set->next[*link - 1];
+    }
+    *link = set->next[index];
+    pk_task_context context = context_of(set, task->process_index);
+    pk_task_deinit(task, &context);
+    set->live[place] = set->live[--set->live_count];
+    set->unused[set->task_limit - 1 - set->live_count] = index;
+}
+
+static void close_process(pk_process *process)
+{
+    if (process->task_folder >= 0) {
+        close(process->task_folder);
+    }
+    if (process->fd_folder >= 0) {
+        close(process->fd_folder);
+    }
+    process->pid = 0;
+}
+
+void pk_taskset_add_process(pk_taskset *set, int32_t pid)
+{
+    pk_process *process = NULL;
+    for (int i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
+        if (set->processes[i].pid == pid) {
+            return;
+        }
+        if (set->processes[i].pid == 0 && process == NULL) {
+            process = &set->processes[i];
+        }
+    }
+    if (process == NULL) {
+        set->over_limit_count++;
+        return;
+    }
+    char path[32];
+    snprintf(path, sizeof path, "%d/task", pid);
+    int task_folder = openat(set->proc_folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (task_folder < 0) {
+        return;
+    }
+    snprintf(path, sizeof path, "%d/fd", pid);
+    *process = (pk_process){
+        .pid = pid,
+        .task_folder = task_folder,
+        .fd_folder = openat(set->proc_folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+    };
+    set->is_stale = true;
+}
+
+/* As the kernel writes it, see getdents64(2). */
+typedef struct {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size_bytes;
+    uint8_t type;
+    char name[];
+} entry;
+
+/* Marks the threads of a process that are listed, adds new ones; returns how many are new, -1 where
+ * the process is gone. */
+static int64_t list_process(pk_taskset *set, uint32_t process_index)
+{
+    pk_process *process = &set->processes[process_index];
+    process->generation++;
+    int64_t new_count = 0;
+    int64_t seen_count = 0;
+    lseek(process->task_folder, 0, SEEK_SET);
+    for (;;) {
+        long size = syscall(SYS_getdents64, process->task_folder, set->listing,
+                            sizeof set->listing);
+        if (size <= 0) {
+            break;
+        }
+        for (long at = 0; at < size;) {
+            const entry *found = (const entry *)(const void *)(set->listing + at);
+            at += found->size_bytes != 0 ? found->size_bytes : size;
+            int32_t tid = pk_procfile_parse_id(found->name);
+            pk_task *task = tid == 0 ? NULL : find_task(set, tid);
+            seen_count += tid != 0;
+            if (task != NULL && task->process_index == process_index) {
+                task->generation = process->generation;
+            } else if (tid != 0 && task == NULL) {
+                new_count += add_task(set, tid, process_index);
+            }
+        }
+    }
+    return seen_count == 0 ? -1 : new_count;
+}
+
+/* Forgets the threads that their process no longer lists. */
+static void sweep(pk_taskset *set)
+{
+    for (uint32_t place = set->live_count; place-- > 0;) {
+        const pk_task *task = &set->tasks[set->live[place]];
+        const pk_process *process = &set->processes[task->process_index];
+        if (task->generation != process->generation) {
+            remove_task(set, place);
+        }
+    }
+}
+
+static bool needs_listing(const pk_taskset *set, pk_process *process, int64_t now_ns)
+{
+    struct stat status;
+    uint64_t link_count = 0;
+    if (fstat(process->task_folder, &status) == 0) {
+        link_count = (uint64_t)status.st_nlink;
+    }
+    bool due = set->is_stale || link_count == 0 || link_count != process->link_count ||
+               now_ns >= process->full_listing_ns;
+    process->link_count = link_count;
+    if (due) {
+        process->full_listing_ns = now_ns + FULL_LISTING_NS;
+    }
+    return due;
+}
+
+int64_t pk_taskset_list(pk_taskset *set, int64_t now_ns)
+{
+    int64_t new_count = 0;
+    bool gone[PK_TASKSET_PROCESS_LIMIT] = {false};
+    bool any = false;
+    for (uint32_t i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
+        pk_process *process = &set->processes[i];
+        if (process->pid == 0 || !needs_listing(set, process, now_ns)) {
+            continue;
+        }
+        int64_t count = list_process(set, i);
+        gone[i] = count < 0;
+        new_count += count < 0 ? 0 : count;
+        any = true;
+    }
+    set->is_stale = false;
+    if (any) {
+        sweep(set);
+    }
+    for (uint32_t i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
+        if (gone[i]) {
+            close_process(&set->processes[i]);
+        }
+    }
+    return new_count;
+}
+
+static uint64_t next_due(pk_task *task, uint64_t tick, pk_task_outcome outcome)
+{
+    task->still_count = outcome == PK_TASK_STILL ? task->still_count + 1 : 0;
+    if (task->still_count == STILL_LIMIT) {
+        /* Spread those that fell still together over the ticks to come. */
+        return tick + 1 + (uint32_t)task->tid % STILL_INTERVAL;
+    }
+    if (task->still_count > STILL_LIMIT) {
+        return tick + STILL_INTERVAL;
+    }
+    return tick + (task->files[PK_TASK_SCHEDSTAT] >= 0 ? 1 : REOPEN_INTERVAL);
+}
+
+int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all)
+{
+    int64_t read_count = 0;
+    for (uint32_t place = set->live_count; place-- > 0;) {
+        pk_task *task = &set->tasks[set->live[place]];
+        if (task->due_tick > tick && !all) {
+            continue;
+        }
+        pk_task_context context = context_of(set, task->process_index);
+        pk_task_outcome outcome = pk_task_observe(task, &context);
+        read_count++;
+        if (outcome == PK_TASK_GONE) {
+            remove_task(set, place);
+            set->is_stale = true;
+        } else {
+            task->due_tick = next_due(task, tick, outcome);
+        }
+    }
+    return read_count;
+}
+
+void pk_taskset_finish(pk_taskset *set)
+{
+    for (uint32_t place = set->live_count; place-- > 0;) {
+        pk_task *task = &set->tasks[set->live[place]];
+        pk_task_context context = context_of(set, task->process_index);
+        pk_task_finish(task, &context);
+        remove_task(set, place);
+    }
+}
+
+int pk_taskset_copy_row(const pk_taskset *set, uint32_t index, int64_t row[PK_RUN_COLUMN_COUNT])
+{
+    return pk_task_copy_row(&set->tasks[index], row);
+}
+
+void pk_taskset_deinit(pk_taskset *set)
+{
+    while (set->tasks != NULL && set->live_count > 0) {
+        remove_task(set, set->live_count - 1);
+    }
+    for (int i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
+        if (set->processes[i].pid != 0) {
+            close_process(&set->processes[i]);
+        }
+    }
+    if (set->proc_folder >= 0) {
+        close(set->proc_folder);
+    }
+    free(set->tasks);
+    free(set->live);
+    free(set->next);
+    free(set->unused);
+}
