@@ -103,13 +103,31 @@ def _read_runs(frame: Frame, label: Integers) -> tuple[_Runs, tuple[tuple[int, i
     label_before = np.where(changed, label, np.roll(label, 1))
     running_before = np.where(changed, running, np.roll(running, 1))
     head = np.where(running, 0, np.where(running_before, blocked, blocked // 2))
-    wait_end = moved - head - run_ns
-    wait_begin = wait_end - wait_ns
+    wait_begin, wait_end = _date_back(thread, moved - head, run_ns, wait_ns)
     next_wait_begin = np.full(len(frame), np.iinfo(np.int64).max)
     same = ~changed[1:] & (wait_ns[1:] > 0)
     next_wait_begin[:-1][same] = wait_begin[1:][same]
     derived = (run_ns, blocked, wait_begin, wait_end, label, label_before, running, running_before)
     return _Runs(thread, start, moved, end, *derived, next_wait_begin), threads
+
+
+def _date_back(
+    thread: Integers, run_end: Integers, run_ns: Integers, wait_ns: Integers
+) -> tuple[Integers, Integers]:
+    """When each row's wait for a CPU began and ended.
+
+    The kernel books a wait when the thread next runs, so it may reach back over earlier rows; what
+    ran before it must have ended by then. Rows are therefore placed from the last to the first.
+    """
+    begins, ends = [], []
+    following, limit = -1, 0
+    columns = (thread.tolist(), run_end.tolist(), run_ns.tolist(), wait_ns.tolist())
+    for one, last, ran, waited in reversed(list(zip(*columns, strict=True))):
+        end = (min(last, limit) if one == following else last) - ran
+        following, limit = one, end - waited
+        begins.append(limit)
+        ends.append(end)
+    return np.array(begins[::-1], dtype=np.int64), np.array(ends[::-1], dtype=np.int64)
 
 
 def _account(runs: _Runs, pieces: _Pieces) -> tuple[Integers, Integers, Integers]:
