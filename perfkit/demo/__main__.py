@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from perfkit import discover
-from perfkit.demo import control, load, service, shard
+from perfkit.demo import control
+from perfkit.demo.options import FAULTS, FRONTS, LoadOptions, Plan, ServiceOptions, WorldOptions
 from perfkit.errors import PerfkitError
 
-FAULTS = "perfkit.demo.faults"
 USAGE_EXIT_CODE = 2
 
 
@@ -25,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--front", choices=discover.names(service.FRONTS), default="threads")
+    parser.add_argument("--front", choices=discover.names(FRONTS), default="threads")
     parser.add_argument("--worker-count", type=int, default=8, help="threads of the worker pool")
     parser.add_argument(
         "--candidate-count", type=int, default=1280, help="items ranked: the model's cost"
@@ -43,10 +42,9 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     faults = ("none", *discover.names(FAULTS))
-    default = "cpu_throttled" if os.geteuid() == 0 else "gil_contention"
     _add_service(parser)
     _add_load(parser)
-    parser.add_argument("--fault", choices=faults, default=default)
+    parser.add_argument("--fault", choices=faults, help="default: cpu_throttled where root may")
     parser.add_argument("--seed", type=int, default=1, help="draws the fault's strength and place")
     parser.add_argument("--warm-up-s", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to stay")
@@ -84,27 +82,29 @@ def _run_child(values: dict[str, Any]) -> int:
     if parent_pid:
         control.die_with(parent_pid)
     if role == "service":
-        service.main(service.ServiceOptions(**values))
+        from perfkit.demo import service
+
+        service.main(ServiceOptions(**values))
     elif role == "load":
-        load.main(load.LoadOptions(**values))
+        from perfkit.demo import load
+
+        load.main(LoadOptions(**values))
     else:
+        from perfkit.demo import shard
+
         shard.main(values["seed"])
     return 0
 
 
 def _run_demo(values: dict[str, Any]) -> int:
-    from perfkit.demo import run, world
+    from perfkit.demo import run
 
     def pick(struct: Any) -> Any:
         fields = struct.__struct_fields__
         return struct(**{name: value for name, value in values.items() if name in fields})
 
-    blank = {"shard_ports": (), "features_path": "", "port": 0}
-    values = values | blank
-    options = world.WorldOptions(
-        pick(service.ServiceOptions), pick(load.LoadOptions), values["seed"]
-    )
-    return run.run(options, pick(run.Plan))
+    options = WorldOptions(pick(ServiceOptions), pick(LoadOptions), values["seed"])
+    return run.run(options, pick(Plan))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,11 +19,15 @@ class CgroupError(PerfkitError):
 
 
 class Group(Struct, frozen=True):
-    """A cgroup of the cpu controller; `version` is 1 or 2, `path` as /proc/PID/cgroup prints it."""
+    """A cgroup of the cpu controller; `path` as /proc/PID/cgroup prints it, `version` 1 or 2.
+
+    `opened` is the folder in which the cpu controller was handed down for this group's sake.
+    """
 
     folder: Path
     path: str
     version: int
+    opened: Path | None = None
 
 
 def find_cpu_group(mountinfo: str, membership: str) -> Group | None:
@@ -46,30 +51,46 @@ def find_cpu_group(mountinfo: str, membership: str) -> Group | None:
     return None
 
 
-def make_child_group(pid: int, name: str) -> Group:
-    """Makes an empty cgroup for a process: below its own, or, on version 2, where one may lie.
+def make_child_group(own: Group, name: str) -> Group:
+    """Makes an empty cgroup: below `own`, or, on version 2, where one may lie.
 
     Version 2 lets no processes live beside child groups with controllers, but in the root: the
     new group goes below the nearest ancestor that already hands the cpu controller down.
     Raises `CgroupError`.
     """
-    own = own_group(pid)
     folder, path = own.folder, own.path
-    while own.version == 2 and not _hands_cpu_down(folder):
-        if path == "/":
-            break
-        folder, path = folder.parent, str(Path(path).parent)
+    opened: Path | None = None
     try:
+        while own.version == 2 and not _hands_cpu_down(folder) and path != "/":
+            folder, path = folder.parent, str(Path(path).parent)
         if own.version == 2 and not _hands_cpu_down(folder):
             (folder / "cgroup.subtree_control").write_text("+cpu")
-        made = Group(folder / name, str(Path(path) / name), own.version)
+            opened = folder
+        made = Group(folder / name, str(Path(path) / name), own.version, opened)
         made.folder.mkdir()
         return made
     except OSError as error:
-        fix = "run as root where cgroups can be written, or use another FAULT"
-        raise CgroupError(
-            f"no cgroup can be made in {folder}: {error.strerror}", fix=fix
-        ) from error
+        fix = "run as root where cgroups can be written, or choose another fault"
+        what = f"no cgroup can be made in {folder}: {error.strerror}"
+        raise CgroupError(what, fix=fix) from error
+
+
+def remove_group(group: Group) -> None:
+    """Removes a group that `make_child_group` made, if it still is there and empty."""
+    with contextlib.suppress(OSError):
+        group.folder.rmdir()
+    if group.opened is not None:
+        with contextlib.suppress(OSError):
+            (group.opened / "cgroup.subtree_control").write_text("-cpu")
+
+
+def can_limit() -> bool:
+    """Says whether a cgroup for a quota can be made here, by making one and removing it."""
+    try:
+        remove_group(make_child_group(own_group(os.getpid()), f"perfkit-demo-try-{os.getpid()}"))
+    except CgroupError:
+        return False
+    return True
 
 
 def own_group(pid: int) -> Group:
@@ -77,7 +98,7 @@ def own_group(pid: int) -> Group:
     proc = Path("/proc") / str(pid)
     group = find_cpu_group((proc / "mountinfo").read_text(), (proc / "cgroup").read_text())
     if group is None:
-        raise CgroupError("no cgroup with a cpu controller is mounted", fix="use another FAULT")
+        raise CgroupError("no cgroup with a cpu controller is mounted", fix="choose another fault")
     return group
 
 

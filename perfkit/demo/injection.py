@@ -10,7 +10,7 @@ from perfkit.demo.world import World
 
 
 class Healthy(Struct, frozen=True):
-    """What the service was like before the fault: its CPU use, in cores."""
+    """What the service was like before the fault: the cores that its load needs."""
 
     cpu_ratio: float
 

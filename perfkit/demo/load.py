@@ -15,24 +15,13 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from perfkit.demo import control
+from perfkit.demo.options import LoadOptions
 
 REPORT_S = 0.25
 PLANNED_MAX = 20_000
 WORD_COUNT = 60
 TEXTS_COUNT = 200
 SYLLABLES = ("ra", "to", "mi", "sel", "ku", "ben", "or", "tal", "ni", "dro", "va", "esh")
-
-
-class LoadOptions(Struct, frozen=True):
-    """The load on one service; `rate_hertz` and `arrivals` are of the open loop."""
-
-    port: int
-    loop: str = "open"
-    arrivals: str = "poisson"
-    rate_hertz: float = 40.0
-    connection_count: int = 16
-    think_s: float = 0.0
-    seed: int = 1
 
 
 class Asked(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -14,15 +15,14 @@ from types import FrameType
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from perfkit import discover
-from perfkit.demo import look
+from perfkit.demo import cgroups, look
 from perfkit.demo.injection import Healthy, Injection, Start
 from perfkit.demo.latency import Latency, describe, has_moved, ratios
-from perfkit.demo.world import DemoError, World, WorldOptions, service_cpu_ns, start_world
+from perfkit.demo.options import FAULTS, Plan, WorldOptions
+from perfkit.demo.world import DemoError, World, service_cpu_ns, start_world
 
-FAULTS = "perfkit.demo.faults"
 HEALTHY_COUNT = 20
 HEALTHY_TIMEOUT_S = 20.0
 SETTLE_S = 1.0
@@ -32,18 +32,6 @@ STEP_S = 0.25
 # The load reports four times a second; a window is read when its last report has come.
 REPORT_LAG_S = 0.3
 PROGRESS_S = 5.0
-
-
-class Plan(Struct, frozen=True):
-    """What to do with a world once it runs."""
-
-    fault: str = "none"
-    warm_up_s: float = 4.0
-    seconds: float = 30.0
-    diagnose: bool = False
-    exec: str = ""
-    out: str = "demo-out"
-    state_file: str = ""
 
 
 class Stopped(BaseException):
@@ -78,8 +66,21 @@ def stopping_by_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def pick_fault(asked: str | None) -> str:
+    """The fault asked for; by default the one that most machines allow. Raises `DemoError`."""
+    is_root = os.geteuid() == 0
+    if asked is None:
+        return "cpu_throttled" if is_root and cgroups.can_limit() else "gil_contention"
+    if asked != "none" and discover.load(FAULTS, asked, "NEEDS_ROOT") and not is_root:
+        others = [name for name in discover.names(FAULTS) if name != asked]
+        fix = f"run as root, or choose one of none, {', '.join(others)}"
+        raise DemoError(f"the fault {asked} needs root", fix=fix)
+    return asked
+
+
 def run(options: WorldOptions, plan: Plan) -> int:
     """Runs the demo. The exit code is that of the command run, 1 where latency did not move."""
+    plan = msgspec.structs.replace(plan, fault=pick_fault(plan.fault))
     with stopping_by_signal():
         try:
             with ExitStack() as stack:
@@ -102,10 +103,10 @@ def _run_in(stack: ExitStack, options: WorldOptions, plan: Plan) -> int:
     state = State(world, plan, before)
     state.write("healthy")
     moved = True
-    if plan.fault != "none":
+    if plan.fault and plan.fault != "none":
         start: Start = discover.load(FAULTS, plan.fault, "start")
         on_ns = time.monotonic_ns()
-        injection = start(world, Healthy(cpu_ratio))
+        injection = start(world, Healthy(needed_cpu_ratio(world, before, cpu_ratio)))
         stack.callback(injection.undo)
         say(f"fault {plan.fault} on: {injection.text}")
         after = wait_moved(world, before, on_ns)
@@ -150,7 +151,16 @@ def measure_healthy(world: World, warm_up_s: float) -> tuple[Latency, float]:
     pause(world, max(1.0, warm_up_s - SETTLE_S))
     end_ns, used_ns = time.monotonic_ns(), service_cpu_ns(world.service.pid) - cpu_ns
     pause(world, REPORT_LAG_S)
-    return world.watch.measure(start_ns, end_ns), used_ns / (end_ns - start_ns)
+    latency = world.watch.measure(start_ns, end_ns)
+    return latency, used_ns / (end_ns - start_ns)
+
+
+def needed_cpu_ratio(world: World, before: Latency, cpu_ratio: float) -> float:
+    """The cores that the planned load needs; a short window may see more or fewer arrivals."""
+    load = world.options.load
+    if load.loop == "closed" or not before.answers_per_second:
+        return cpu_ratio
+    return cpu_ratio * load.rate_hertz / before.answers_per_second
 
 
 def wait_moved(world: World, before: Latency, on_ns: int) -> Latency:

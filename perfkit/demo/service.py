@@ -12,22 +12,10 @@ from msgspec import Struct
 
 from perfkit import discover
 from perfkit.demo import control, hog
+from perfkit.demo.options import FRONTS, ServiceOptions
 from perfkit.demo.pipeline import Ranker, make_ranker, rank
 
-FRONTS = "perfkit.demo.fronts"
 BACKLOG_COUNT = 128
-
-
-class ServiceOptions(Struct, frozen=True):
-    """How one service is set up; `shard_ports` are the embedding shards on this machine."""
-
-    front: str
-    shard_ports: tuple[int, ...]
-    features_path: str
-    worker_count: int = 8
-    candidate_count: int = 1280
-    pad_bytes: int = 0
-    seed: int = 1
 
 
 class Parts(Struct, frozen=True):

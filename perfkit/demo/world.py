@@ -22,9 +22,9 @@ from msgspec import Struct
 
 from perfkit.demo import janitor
 from perfkit.demo.latency import Latency, measure
-from perfkit.demo.load import Asked, LoadOptions
+from perfkit.demo.load import Asked
+from perfkit.demo.options import LoadOptions, ServiceOptions, WorldOptions
 from perfkit.demo.pipeline import SHARD_COUNT, write_features
-from perfkit.demo.service import ServiceOptions
 from perfkit.errors import PerfkitError
 
 START_TIMEOUT_S = 20.0
@@ -134,14 +134,6 @@ class Watch:
         with self._lock:
             asked, waiting_ns = list(self._asked), list(self._waiting_ns)
         return measure(asked, waiting_ns, start_ns, end_ns)
-
-
-class WorldOptions(Struct, frozen=True):
-    """What to start; the ports and paths inside are filled in when they are known."""
-
-    service: ServiceOptions
-    load: LoadOptions
-    seed: int = 1
 
 
 class World(Struct, frozen=True):

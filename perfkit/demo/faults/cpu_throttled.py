@@ -1,4 +1,4 @@
-"""A CFS quota a little above, or below, what the service needs: it stands still in most periods."""
+"""A CFS quota a little below what the service needs: it stands still in nearly every period."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from perfkit.demo.injection import Healthy, Injection
 from perfkit.demo.world import World, strength
 
 NEEDS_ROOT = True
-# The share of the quota that the load needs at strength 1; above 1 the service falls behind.
-LOAD_RATIO = 0.95
+# What the load needs at strength 1, as a share of the quota: above 1 the service falls behind.
+LOAD_RATIO = 1.15
 
 
 def start(world: World, healthy: Healthy) -> Injection:
     """Moves the service into a cgroup of its own whose quota fits its measured use tightly."""
     pid = world.service.pid
     home = cgroups.own_group(pid)
-    group = cgroups.make_child_group(pid, f"perfkit-demo-{os.getpid()}")
+    group = cgroups.make_child_group(home, f"perfkit-demo-{os.getpid()}")
     world.leave(group.folder)
     load_ratio = LOAD_RATIO * strength(world.options.seed, "cpu_throttled") ** 0.5
     quota_us = int(cgroups.PERIOD_US * healthy.cpu_ratio / load_ratio)
@@ -27,8 +27,7 @@ def start(world: World, healthy: Healthy) -> Injection:
         # The service may have died; its cgroup must go all the same.
         with contextlib.suppress(OSError):
             cgroups.enter(home, pid)
-        with contextlib.suppress(OSError):
-            group.folder.rmdir()
+        cgroups.remove_group(group)
 
     try:
         cgroups.set_quota(group, quota_us)

@@ -8,7 +8,7 @@ from perfkit.demo.injection import Healthy, Injection
 from perfkit.demo.world import DemoError, World, strength
 
 NEEDS_ROOT = False
-BURN_S = 0.002
+BURN_S = 0.004
 PAUSE_S = 0.001
 
 
