@@ -1,4 +1,4 @@
-"""How numbers are written for people: three significant digits, SI prefixes, a space before the unit.
+"""How numbers are written for people: three digits, SI prefixes, a space before the unit.
 
 Percent exists only here; everywhere else a share is a ratio 0..1.
 """
@@ -6,7 +6,7 @@ Percent exists only here; everywhere else a share is a ratio 0..1.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 SIGNIFICANT_DIGITS = 3
 _TIMES_S = {"seconds": 1.0, "s": 1.0, "milliseconds": 1e-3, "ms": 1e-3}
@@ -26,8 +26,6 @@ _PLAIN = {
     "cores": "CPUs",
     "cpus": "CPUs",
     "count": "",
-    "seconds_per_second": "s/s",
-    "ms_per_second": "ms/s",
 }
 _WHOLE_LIMIT = 100_000
 
@@ -39,17 +37,14 @@ def to_text(value: float | None, unit: str) -> str:
     behind the number as it stands.
     Missing: None and what is not a number are written as `not known`.
     """
-    if value is None or math.isnan(value):
-        return "not known"
-    if math.isinf(value):
-        return "no limit" if value > 0 else "not known"
-    if unit == "ratio":
-        return to_percent(value)
+    if value is None or not math.isfinite(value):
+        return "no limit" if value == math.inf else "not known"
     if unit in _TIMES_S:
         return to_duration(value * _TIMES_S[unit])
     if unit in _SCALED:
         return _to_scaled(value, _SCALED[unit])
-    return f"{to_number(value)} {_PLAIN.get(unit, unit)}".rstrip()
+    wording = _WORDINGS.get(unit)
+    return wording(value) if wording else f"{to_number(value)} {_PLAIN.get(unit, unit)}".rstrip()
 
 
 def to_number(value: float) -> str:
@@ -70,7 +65,8 @@ def to_percent(ratio: float) -> str:
     percent = 100 * ratio
     if abs(percent) < 0.005:
         return "0 %"
-    return f"{to_number(float(f'{percent:.3g}'))} %"
+    text = to_number(float(f"{percent:.3g}"))
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
 def to_duration(seconds: float) -> str:
@@ -81,17 +77,6 @@ def to_duration(seconds: float) -> str:
         if abs(seconds) >= 0.9995 * scale:
             return f"{_three(seconds / scale)} {unit}"
     return f"{_three(seconds * 1e9)} ns"
-
-
-def to_window_seconds(seconds: float) -> str:
-    """The length of a window: one decimal is all that anybody reads."""
-    return f"{seconds:.1f} s"
-
-
-def to_instant(utc_ns: int) -> str:
-    """An instant as RFC 3339 UTC with milliseconds."""
-    moment = datetime.fromtimestamp(utc_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{utc_ns // 1_000_000 % 1000:03d}Z"
 
 
 def _to_scaled(value: float, unit: str) -> str:
@@ -107,3 +92,10 @@ def _three(value: float) -> str:
         if abs(value) < limit:
             return f"{value:.{digits}f}"
     return f"{value:.0f}"
+
+
+_WORDINGS: dict[str, Callable[[float], str]] = {
+    "ratio": to_percent,
+    "s/s": lambda value: f"{to_duration(value)}/s",
+    "x": lambda value: f"x{to_number(value)}",
+}

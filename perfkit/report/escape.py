@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 
 TEXT_LIMIT = 2_000
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$]|^[#+-])")
+# GitHub links mentions after it has rendered, so only a break inside the text prevents one.
+_MENTION_BREAK = "@<!-- -->"
 _FENCE = re.compile(r"`+")
 
 
@@ -34,8 +36,8 @@ def to_markdown(text: str) -> str:
     """Printable text that Markdown and HTML leave as it stands, with no link and no mention."""
     safe = to_printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     safe = _MARKDOWN.sub(r"\\\1", safe)
-    safe = safe.replace("@", "&#64;").replace("://", "&#58;//").replace("www.", "www&#46;")
-    return re.sub(r"^(\d+)\.", r"\1\\.", safe)
+    safe = safe.replace("@", _MENTION_BREAK).replace("://", "&#58;//").replace("www.", "www&#46;")
+    return re.sub(r"^(\d+)([.)])(?= )", r"\1\\\2", safe)
 
 
 def to_code(text: str) -> str:
@@ -44,11 +46,6 @@ def to_code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in _FENCE.findall(safe)), default=0))
     pad = " " if len(fence) > 1 else ""
     return f"{fence}{pad}{safe}{pad}{fence}"
-
-
-def to_json_ascii(text: str) -> str:
-    """JSON text in which no control character stands by itself: DEL is the one JSON allows."""
-    return text.replace("\x7f", "\\u007f")
 
 
 def _escape(char: str) -> str:

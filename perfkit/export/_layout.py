@@ -1,0 +1,87 @@
+"""Lines of styled text: wrapping, lists that are cut to a number of lines, and colour."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from msgspec import Struct
+
+ELLIPSIS = " ..."
+# A number and its unit stay on one line.
+_GLUE = re.compile(r"(?<=\d) (?=(?:%|[kMGT]?B|[num]?s|Hz|CPUs|x|[num]?s/s)(?![A-Za-z]))")
+_SGR = {
+    "crit": "1;97;41",
+    "warn": "30;43",
+    "note": "30;46",
+    "bold": "1",
+    "dim": "2",
+    "command": "36",
+}
+
+
+class Span(Struct, frozen=True):
+    """A piece of a line; `style` is a key of the colour table, "" for none."""
+
+    text: str
+    style: str = ""
+
+
+Line = tuple[Span, ...]
+BLANK: Line = ()
+
+
+def paint(line: Line, colour: bool) -> str:
+    """The line as text; colour only adds to words that stand there anyway."""
+    parts = [
+        f"\x1b[{_SGR[span.style]}m{span.text}\x1b[0m" if colour and span.style else span.text
+        for span in line
+    ]
+    text = "".join(parts)
+    return text if colour else text.rstrip()
+
+
+def wrap(text: str, width: int, line_limit: int = 0) -> list[str]:
+    """Wraps at spaces; beyond `line_limit` lines (0 = no limit) it ends in an ellipsis."""
+    glued = _GLUE.sub("\xa0", text)
+    parts = textwrap.wrap(glued, max(width, 8), break_on_hyphens=False) or [""]
+    lines = [part.replace("\xa0", " ") for part in parts]
+    if line_limit and len(lines) > line_limit:
+        last = lines[line_limit - 1][: width - len(ELLIPSIS)].rstrip(" ,;")
+        lines = [*lines[: line_limit - 1], last + ELLIPSIS]
+    return lines
+
+
+def wrap_items(
+    items: list[str], width: int, line_limit: int = 0, *, mark: str = ", ", more: str = " (-v)"
+) -> list[str]:
+    """Wraps a list; items that do not fit in `line_limit` lines are counted at the end."""
+    for count in range(len(items), 0, -1):
+        left = len(items) - count
+        tail = f"{mark}and {left} more{more}" if left else ""
+        lines = wrap(mark.join(items[:count]) + tail, width)
+        if not line_limit or len(lines) <= line_limit:
+            return lines
+    head = f"{len(items)}{more}: " if len(items) > 1 else ""
+    return wrap(head + mark.join(items), width, line_limit) if items else []
+
+
+def labelled(label: str, lines: list[str], column: int, style: str = "") -> list[Line]:
+    """Text behind a label; the following lines are indented to the same column."""
+    first = Span(label.ljust(column), style or "dim")
+    rest = Span(" " * column)
+    return [(rest if place else first, Span(line)) for place, line in enumerate(lines)]
+
+
+def commands(label: str, texts: list[str], column: int, width: int) -> list[Line]:
+    """Commands, one a line, never wrapped; one that is too long begins at the left edge."""
+    lines: list[Line] = []
+    head = Span(label.ljust(column), "dim" if label.startswith(" ") else "bold")
+    for text in texts:
+        if column + len(text) <= width:
+            lines.append((head, Span(text, "command")))
+        else:
+            lines += [(head,)] if head.text.strip() else []
+            lines.append((Span(text, "command"),))
+        head = Span(" " * column)
+    return lines

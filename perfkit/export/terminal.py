@@ -1,0 +1,238 @@
+"""The report on a terminal: what it is, how sure, what next, on one screen of 80 x 24.
+
+The order is fixed: the top finding first, Verdict, Saved and Next last, since the last lines are
+what a terminal shows. Detail is taken away, and counted, until the first screen holds it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import IO, Any
+
+from msgspec import Struct
+
+from perfkit.export._exporter import Exporter, Look
+from perfkit.export._layout import (
+    BLANK,
+    Line,
+    Span,
+    commands,
+    labelled,
+    paint,
+    wrap,
+    wrap_items,
+)
+from perfkit.findings import Finding, Report
+from perfkit.report import words
+
+SCREEN_LINES, SCREEN_WIDTH = 24, 80
+WIDTH_MIN, WIDTH_MAX = 40, 120
+# From here on the other findings are opened too, where the screen still holds them.
+WIDTH_OPEN = 100
+FINDING_COLUMN = 12
+SECTION_COLUMN = 14
+CLOSING_COLUMN = 9
+SEVERITY_COLUMN = 7
+
+
+class Detail(Struct, frozen=True):
+    """How many lines each part may have; 0 is no limit. `text` is for whatever is not named."""
+
+    text: int = 0
+    seen: int = 0
+    source: int = 0
+    fix: int = 0
+    others: int = 0
+    ruled_out: int = 0
+    not_checked: int = 0
+    is_spaced: bool = True
+    is_open: bool = False
+
+
+VERBOSE = Detail(is_open=True)
+WIDE = (
+    Detail(3, 3, 2, 3, 3, 3, 3, is_open=True),
+    Detail(2, 2, 1, 1, 3, 1, 2, is_open=True),
+    Detail(2, 2, 1, 1, 3, 1, 1, is_open=True, is_spaced=False),
+)
+# Each with less than the one before it; the last one is used whether it fits or not.
+DETAILS = (
+    Detail(3, 3, 2, 3, 3, 4, 4),
+    Detail(2, 3, 2, 2, 3, 3, 3),
+    Detail(2, 2, 1, 2, 3, 2, 2),
+    Detail(2, 2, 1, 2, 2, 1, 2),
+    Detail(2, 2, 1, 1, 1, 1, 2),
+    Detail(2, 2, 1, 2, 1, 1, 1, is_spaced=False),
+    Detail(1, 1, 1, 1, 1, 1, 1, is_spaced=False),
+)
+
+
+def write(report: Report, out: IO[Any], look: Look) -> None:
+    """Writes the report for a terminal of `look.width` columns."""
+    width = min(max(look.width, WIDTH_MIN), WIDTH_MAX)
+    out.writelines(f"{paint(line, look.colour)}\n" for line in _fit(report, width, look.verbose))
+
+
+def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
+    if verbose:
+        return _lay_out(report, width, VERBOSE)
+    choices = (*WIDE, *DETAILS) if width >= WIDTH_OPEN else DETAILS
+    # On a narrower screen the same words need more lines.
+    line_limit = SCREEN_LINES * SCREEN_WIDTH // min(width, SCREEN_WIDTH)
+    lines: list[Line] = []
+    for detail in choices:
+        lines = _lay_out(report, width, detail)
+        if len(lines) <= line_limit:
+            break
+    return lines
+
+
+def _lay_out(report: Report, width: int, detail: Detail) -> list[Line]:
+    blocks = [_header(report, width, detail)]
+    if report.causes:
+        first = _finding(report.causes[0], width, detail, is_first=True)
+        blocks.append(first + _others(report.causes[1:], width, detail))
+    blocks.append(_account(report, width, detail))
+    blocks.append(_closing(report, width, detail))
+    lines: list[Line] = []
+    for block in blocks:
+        lines += [BLANK, *block] if lines and block and detail.is_spaced else block
+    return lines
+
+
+def _header(report: Report, width: int, detail: Detail) -> list[Line]:
+    host, target = words.word_name(report.host), words.word_target(report)
+    window = words.word_window(report.window)
+    one_line = f"{host}  {target}  {window}"
+    if len(one_line) <= width:
+        lines: list[Line] = [(Span(host, "bold"), Span(f"  {target}  "), Span(window, "dim"))]
+    else:
+        first, *more = wrap(f"{host}  {target}", width, 1)
+        lines = [(Span(first, "bold"),), *((Span(line, "bold"),) for line in more)]
+        lines.append((Span(window, "dim"),))
+    load = words.word_load(report)
+    lines += [(Span(line),) for line in wrap(load, width, detail.text)] if load else []
+    choice = words.word_choice(report)
+    if choice:
+        lines += [(Span(line, "dim"),) for line in wrap(choice, width, detail.text)]
+    return lines
+
+
+def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) -> list[Line]:
+    room = width - FINDING_COLUMN
+    lines = _title(finding, width, detail.text)
+    seen = [words.word_evidence(one) for one in finding.evidence]
+    against = [words.word_evidence(one) for one in finding.against]
+    sources = words.word_sources(finding.evidence)
+    rows = [
+        ("seen", wrap_items(seen, room, detail.seen, mark="; ")),
+        ("explains", wrap(words.word_explained(finding), room, detail.text)),
+        ("against", wrap_items(against, room, detail.text, mark="; ")),
+        ("tie", wrap(words.word_tie(finding), room, detail.text)),
+        ("source", wrap_items(sources, room, detail.source, mark="; ")),
+    ]
+    # Behind the first, a reader who asked for no more wants to know what, not how.
+    is_whole = is_first or detail == VERBOSE
+    for label, texts in rows if is_whole else rows[:-1]:
+        if texts and texts[0]:
+            lines += labelled(f"  {label}", texts, FINDING_COLUMN)
+    advice = (("fix", finding.fix), ("verify", finding.verify)) if is_whole else ()
+    for label, text in advice:
+        lines += _advice(f"  {label}", text, width, detail.fix)
+    return lines
+
+
+def _advice(label: str, text: str, width: int, line_limit: int) -> list[Line]:
+    if words.is_command(text):
+        return commands(label, [words.word_sentence(text)], FINDING_COLUMN, width)
+    if not text:
+        return []
+    prose = wrap(words.word_sentence(text), width - FINDING_COLUMN, line_limit)
+    return labelled(label, prose, FINDING_COLUMN)
+
+
+def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
+    confidence = words.word_confidence(finding.confidence)
+    sure = f"  confidence {confidence}"
+    room = width - SEVERITY_COLUMN - len(sure)
+    first, *more = wrap(words.word_title(finding), room, line_limit)
+    severity = Span(f" {finding.severity.upper()} ", finding.severity)
+    head: Line = (
+        severity,
+        Span(" "),
+        Span(first.ljust(room), "bold"),
+        Span("  confidence ", "dim"),
+        Span(confidence),
+    )
+    return [head, *((Span(" " * SEVERITY_COLUMN), Span(line, "bold")) for line in more)]
+
+
+def _others(others: tuple[Finding, ...], width: int, detail: Detail) -> list[Line]:
+    """The findings behind the first: in full where there is room, else one line each."""
+    lines: list[Line] = []
+    if detail.is_open:
+        for finding in others:
+            lines += [BLANK, *_finding(finding, width, detail, is_first=False)]
+        return lines
+    shown = others[: detail.others] if detail.others else others
+    for finding in shown:
+        lines.append(_title(finding, width, 1)[0])
+    if len(others) > len(shown):
+        text = f"and {len(others) - len(shown)} more findings (-v)"
+        lines.append((Span(" " * SEVERITY_COLUMN + text, "dim"),))
+    return lines
+
+
+def _account(report: Report, width: int, detail: Detail) -> list[Line]:
+    """Where the time goes, what was ruled out, what was not checked, and notes."""
+    room = width - SECTION_COLUMN
+    lines: list[Line] = []
+    for label, texts in zip(("Time goes to", ""), _time(report, room, detail), strict=False):
+        lines += labelled(label, texts, SECTION_COLUMN, "bold")
+    rejected = [_both(words.word_rejection, one) for one in report.ruled_out]
+    skipped = [_both(words.word_skip, one) for one in report.not_checked]
+    lines += _list_out("Ruled out", rejected, room, detail.ruled_out)
+    lines += _list_out("Not checked", skipped, room, detail.not_checked)
+    notes = words.word_notes(report)
+    if notes:
+        lines += labelled("Notes", wrap(notes, room, detail.text), SECTION_COLUMN, "bold")
+    return lines
+
+
+def _both(word: Callable[..., str], entry: Any) -> tuple[str, str]:
+    return word(entry), word(entry, brief=True)
+
+
+def _list_out(label: str, entries: list[tuple[str, str]], room: int, line_limit: int) -> list[Line]:
+    """All of a list: in full, else in brief, else in brief as far as it goes."""
+    texts = wrap_items([full for full, _ in entries], room, mark="; ")
+    if line_limit and len(texts) > line_limit:
+        texts = wrap_items([brief for _, brief in entries], room, line_limit)
+    return labelled(label, texts or ["nothing"], SECTION_COLUMN, "bold")
+
+
+def _time(report: Report, room: int, detail: Detail) -> list[list[str]]:
+    """The largest rows of each ledger that was filled."""
+    line_limit = 1 if detail.text else 0
+    found = []
+    for name, rows in (("requests", report.budget.requests), ("threads", report.budget.threads)):
+        items = words.word_budget(rows)
+        if items:
+            items[0] = f"{name}: {items[0]}"
+            found.append(wrap_items(items, room, line_limit, more=""))
+    return found or [["nothing: no requests in flight and no busy threads were seen"]]
+
+
+def _closing(report: Report, width: int, detail: Detail) -> list[Line]:
+    room = width - CLOSING_COLUMN
+    verdict = wrap(words.word_sentence(report.verdict.text), room, detail.text)
+    lines: list[Line] = [
+        (Span(("" if place else "Verdict").ljust(CLOSING_COLUMN), "bold"), Span(line, "bold"))
+        for place, line in enumerate(verdict)
+    ]
+    saved = f"{words.word_run(report)}   {words.word_cost(report.cost)}"
+    lines += labelled("Saved", wrap(saved, room, detail.text), CLOSING_COLUMN, "bold")
+    return lines + commands("Next", words.next_commands(report), CLOSING_COLUMN, width)
+
+
+EXPORTER = Exporter("terminal", suffix=".txt", binary=False, write=write)

@@ -1,0 +1,209 @@
+"""How a report's values are worded, the same in every exporter that people read.
+
+Every function gives printable ASCII of bounded length, whatever the host's names hold.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from perfkit.findings import (
+    BudgetRow,
+    CostSummary,
+    Evidence,
+    Finding,
+    Rejection,
+    Report,
+    Skip,
+    Window,
+)
+from perfkit.report.escape import to_printable
+from perfkit.units import to_duration, to_number, to_percent, to_text
+
+NAME_LIMIT = 64
+TITLE_LIMIT = 200
+SENTENCE_LIMIT = 500
+# Below this a cause is only a possibility, and its title says so.
+CONFIDENCE_MAY = 0.5
+CONFIDENCE_HIGH = 0.8
+SHARE_SHOWN_MIN = 0.005
+# Advice that begins so is a command: it is set apart and never wrapped.
+COMMAND_PREFIX = "perfkit "
+
+
+def word_name(name: str) -> str:
+    """A name from the host, short enough to stand inside a sentence."""
+    return to_printable(name, NAME_LIMIT)
+
+
+def word_sentence(text: str) -> str:
+    """A sentence of ours that may quote the host."""
+    return to_printable(" ".join(text.split()), SENTENCE_LIMIT)
+
+
+def word_title(finding: Finding) -> str:
+    """The title of a finding, as a mere possibility where confidence is low."""
+    title = to_printable(finding.title, TITLE_LIMIT)
+    return title if finding.confidence >= CONFIDENCE_MAY else f"May be: {title}"
+
+
+def word_confidence(confidence: float) -> str:
+    """Confidence as a word and a number."""
+    high, medium = confidence >= CONFIDENCE_HIGH, confidence >= CONFIDENCE_MAY
+    return f"{'high' if high else 'medium' if medium else 'low'} {confidence:.2f}"
+
+
+def word_explained(finding: Finding) -> str:
+    """Which part of which time the cause explains, with its interval."""
+    if finding.share_of == "excess":
+        whole = "the added time"
+    elif finding.share_ledger == "requests":
+        whole = "the time of requests in flight"
+    else:
+        whole = "the busy time of the serving threads"
+    low, high = to_percent(finding.share_low), to_percent(finding.share_high)
+    return (
+        f"{to_percent(finding.share)} of {whole} (90 % interval {low.removesuffix(' %')} to {high})"
+    )
+
+
+def word_evidence(evidence: Evidence) -> str:
+    """A measured number with what was expected beside it."""
+    name = to_printable(evidence.metric.replace("_", " "), TITLE_LIMIT)
+    unit = to_printable(evidence.unit, NAME_LIMIT)
+    words = f"{name} {to_text(evidence.observed, unit)}"
+    if evidence.expected is None:
+        return words
+    return f"{words} (expected {to_text(evidence.expected, unit)})"
+
+
+def word_sources(evidence: Iterable[Evidence]) -> list[str]:
+    """Where the numbers are from, each source once."""
+    return list(dict.fromkeys(to_printable(one.source, TITLE_LIMIT) for one in evidence))
+
+
+def word_tie(finding: Finding) -> str:
+    """What the finding cannot be told from; "" where it stands alone."""
+    names = [word_name(name) for name in finding.tie_with]
+    return f"cannot be told apart from {join_words(names)}" if names else ""
+
+
+def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
+    """A cause that was ruled out and the number that does so."""
+    number = to_text(rejection.observed, to_printable(rejection.unit, NAME_LIMIT))
+    if brief:
+        return f"{word_name(rejection.id)} {number}"
+    metric = to_printable(rejection.metric.replace("_", " "), TITLE_LIMIT)
+    return f"{word_name(rejection.id)} ({metric} {number})"
+
+
+def word_skip(skip: Skip, *, brief: bool = False) -> str:
+    """What could not be seen, why, and what would show it."""
+    why = "" if brief else f": {word_sentence(skip.why)}"
+    grant = f" (needs {word_sentence(skip.grant)})" if skip.grant else ""
+    return f"{word_name(skip.what)}{why}{grant}"
+
+
+def word_budget_row(row: BudgetRow) -> str:
+    """One state, whom it is charged to, and its share."""
+    charged = f" {word_name(row.culprit)}" if row.culprit else ""
+    return f"{to_printable(row.state, NAME_LIMIT)}{charged} {to_percent(row.share)}"
+
+
+def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:
+    """Where the time went, largest first; what is too small to read is left out."""
+    ranked = sorted(rows, key=lambda row: -row.share)
+    return [word_budget_row(row) for row in ranked if row.share >= SHARE_SHOWN_MIN]
+
+
+def word_load(report: Report) -> str:
+    """What the service was doing, in a few numbers; only those that were measured."""
+    budget, places = report.budget, report.target.listening
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    words = []
+    if budget.answers_per_second is not None:
+        words.append(f"{to_number(budget.answers_per_second)} answers/s")
+    if budget.in_flight_mean is not None:
+        words.append(f"{to_number(budget.in_flight_mean)} in flight")
+    if budget.latency_mean_ms is not None:
+        words.append(f"{to_duration(budget.latency_mean_ms / 1e3)} mean")
+    if budget.busy_threads_mean is not None:
+        words.append(f"{to_number(budget.busy_threads_mean)} busy threads")
+    place = f"{word_name(places[0])}{more}: " if places else ""
+    return place + ", ".join(words)
+
+
+def word_window(window: Window) -> str:
+    """The window, and how much of it there is where it was cut short."""
+    length = f"{window.seconds:.1f} s"
+    if window.interrupted:
+        length = f"based on {window.seconds:.1f} of {window.requested_s:g} s"
+    instant = to_printable(window.start, NAME_LIMIT)
+    return f"{length} from {instant[:10]} {instant[11:19]}Z"
+
+
+def word_target(report: Report) -> str:
+    """What was looked at."""
+    target = report.target
+    if target.kind == "host":
+        return "the host, no service"
+    count = len(target.pids)
+    processes = f", {count} processes" if count > 1 else ""
+    return f"{word_name(target.name)} (pid {target.pid}{processes})"
+
+
+def word_choice(report: Report) -> str:
+    """How the target was chosen; "" where the user named it and nothing else is to be said."""
+    chosen_by = word_sentence(report.target.chosen_by)
+    return "" if chosen_by == "named with --pid" else chosen_by
+
+
+def word_notes(report: Report) -> str:
+    """Everything that limits the answer, as sentences."""
+    notes = [word_sentence(note) for note in report.footnotes]
+    if report.unexplained_share >= SHARE_SHOWN_MIN:
+        notes.insert(0, f"{to_percent(report.unexplained_share)} of the time is unexplained.")
+    return " ".join(notes)
+
+
+def word_run(report: Report) -> str:
+    """The name under which the run can be read again."""
+    return to_printable(report.run, SENTENCE_LIMIT) or "not saved"
+
+
+def word_cost(cost: CostSummary) -> str:
+    """What perfkit itself used."""
+    words = [
+        f"cost {to_percent(cost.cpu_percent_of_core / 100)} of one core",
+        f"{to_number(float(f'{cost.memory_peak_mb:.3g}'))} MB",
+    ]
+    if cost.ticks_missed_ratio >= SHARE_SHOWN_MIN:
+        words.append(f"{to_percent(cost.ticks_missed_ratio)} of ticks missed")
+    return ", ".join(words)
+
+
+def is_command(advice: str) -> bool:
+    """Whether a fix or a check is one command; anything of several lines is prose.
+
+    So no name from the host, whatever newlines it holds, can put a command before the reader.
+    """
+    return advice.startswith(COMMAND_PREFIX) and "\n" not in advice
+
+
+def next_commands(report: Report) -> list[str]:
+    """The commands that take the reader further, as they can be pasted."""
+    commands = [f"perfkit explain {word_name(finding.id)}" for finding in report.causes[:1]]
+    pid = f" --pid {report.target.pid}" if report.target.pid else ""
+    if report.verdict.state in ("unexplained", "insufficient"):
+        commands.append(f"perfkit diagnose .{pid} --seconds 30")
+    elif report.verdict.state != "cause":
+        commands.append(f"perfkit diagnose .{pid}")
+    if report.run:
+        commands.append(f"perfkit report {shlex.quote(word_run(report))} --to markdown")
+    return commands
+
+
+def join_words(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
