@@ -1,5 +1,67 @@
 """The C extension: samplers of threads and sockets. Built from native/."""
 
+from collections.abc import Iterable
+
+from typing_extensions import Buffer
+
+# --- threads and processes (native/module_threads.c) ---
+
+ThreadRows = tuple[tuple[bytes, ...], int, int]
+"""Columns of 64-bit integers, row count, rows dropped since the last take."""
+
+class ThreadSampler:
+    """Samples the threads of processes, on a thread of its own that no read can make us wait for.
+
+    It begins at once, at 1 / `interval_ns` or what `budget_ratio` of a core pays for. At most
+    `row_limit` rows wait between two takes, at most `thread_limit` threads are followed, at most
+    `descriptor_limit` files stay open (-1: what RLIMIT_NOFILE leaves). One caller at a time.
+    Raises: OSError, ValueError.
+    """
+
+    def __new__(
+        cls,
+        proc_root: str,
+        pids: Iterable[int],
+        *,
+        interval_ns: int = 10_000_000,
+        budget_ratio: float = 0.02,
+        row_limit: int = 32_768,
+        thread_limit: int = 4096,
+        descriptor_limit: int = -1,
+    ) -> ThreadSampler: ...
+    def add_pids(self, pids: Iterable[int], /) -> None:
+        """Begins to follow more processes, from the next tick on; known ones change nothing."""
+        ...
+    def add_cgroup(self, cgroup_index: int, path: str, version: int, /) -> None:
+        """Begins to read a cpu.stat file at every tick."""
+        ...
+    def take(self) -> dict[str, ThreadRows]:
+        """Hands over the rows that were closed since the last take; never waits.
+
+        Shape: thread_runs, poll_members, sampler_ticks and cgroup_ticks with the columns of those
+        tables; threads_met: pid, tid, start_ticks, nice, policy, first_seen_ns and a name of 16
+        bytes in two columns; thread_runs_open: rows of a sampler that had to be abandoned.
+        """
+        ...
+    def stop(self, timeout_ns: int = 300_000_000, /) -> bool:
+        """Observes every thread once more, closes all rows and ends the sampler.
+
+        False: a read under /proc did not return in time. The sampler is left behind and frees its
+        memory when it does; the rows that were open come as thread_runs_open.
+        """
+        ...
+    def status(self) -> dict[str, int]:
+        """Ticks, cost and counts so far; names as in native/pk_sampler.h."""
+        ...
+
+def process_cpu_ns(pids: Buffer, /) -> bytes:
+    """CPU ns of each process, exited threads included; packed 64-bit integers, -1 where gone."""
+    ...
+
+def list_fds(proc_root: str, pid: int, limit: int, /) -> list[tuple[int, str]]:
+    """Open descriptors of a process and what their links say, at most `limit`. Raises: OSError."""
+    ...
+
 # --- sockets (native/module_sockets.c) ---
 
 PackedRows = tuple[tuple[bytes, ...], int, int]
