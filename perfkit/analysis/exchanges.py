@@ -21,6 +21,8 @@ TRANSITIONS_NEEDED = 3
 MULTIPLE_RATIO_NEEDED = 0.85
 # A count of pending answers this near to one half decides nothing.
 UNDECIDED_MARGIN = 0.2
+CLEAR_ROWS_NEEDED = 10
+USUAL_RATIO = 0.9
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,25 @@ def read_exchanges(runs: Frame, *, asked_by_peer: bool) -> Exchanges:
     )
 
 
-def segments_per_message(rows: Exchanges) -> tuple[float, float]:
-    """How many segments a question and an answer have, from transitions between clear polls.
+@dataclass(frozen=True)
+class Lengths:
+    """Mean segments per question and per answer, and how much answers vary (relative deviation)."""
 
-    Shape: (per question, per answer); 1 where nothing tells.
-    """
+    question: float
+    answer: float
+    answer_spread: float
+
+
+def message_lengths(rows: Exchanges) -> Lengths:
+    """How long messages are: questions from clear transitions, answers by the long run's ratio."""
     clear = strict_states(rows)
     same = rows.same_socket_as_before()
     asked = np.diff(rows.asked, prepend=rows.asked[:1])
     answered = np.diff(rows.answered, prepend=rows.answered[:1])
     before = np.roll(clear, 1)
     began = same & (before == SETTLED) & (clear == PENDING) & (answered == 0) & (asked > 0)
-    ended = same & (before == PENDING) & (clear == SETTLED) & (asked == 0) & (answered > 0)
-    return (
-        _message_length(asked[began], asked[same & (asked > 0)]),
-        _message_length(answered[ended], answered[same & (answered > 0)]),
-    )
+    question = _question_length(asked[began], asked[same & (asked > 0)])
+    return Lengths(question, *_answer_length(asked[same] / question, answered[same]))
 
 
 def strict_states(rows: Exchanges) -> Integers:
@@ -98,23 +103,34 @@ def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
 
     The nearest clear row of the same socket is the base: since it, every question adds one pending
     answer and every answer takes one away. Sockets without a clear row count from their opening.
+    Where answers vary too much for counting, what nearly all clear rows say holds for the rest.
     """
-    per_question, per_answer = segments_per_message(rows)
+    lengths = message_lengths(rows)
     state = decided.copy()
     open_rows = np.flatnonzero(decided == UNDETERMINED)
     base = _nearest_clear(rows, decided)[open_rows]
     known = base >= 0
     zero = np.zeros(len(open_rows), dtype=np.int64)
-    asked_base = np.where(known, rows.asked[base], zero)
-    answered_base = np.where(known, rows.answered[base], zero)
-    pending_base = np.where(known, decided[base], zero)
-    questions = (rows.asked[open_rows] - asked_base) / per_question
-    answers = (rows.answered[open_rows] - answered_base) / per_answer
-    count = pending_base + questions - answers
+    questions = rows.asked[open_rows] - np.where(known, rows.asked[base], zero)
+    answers = rows.answered[open_rows] - np.where(known, rows.answered[base], zero)
+    count = np.where(known, decided[base], zero) + questions / lengths.question
+    count = count - answers / lengths.answer
+    drift = 2 * lengths.answer_spread * np.sqrt(np.abs(answers) / lengths.answer)
+    unsure = np.abs(count - 0.5) < UNDECIDED_MARGIN + drift
     settled = np.where(count > 0.5, PENDING, SETTLED)
-    unsure = np.abs(count - 0.5) < UNDECIDED_MARGIN
-    state[open_rows] = np.where(unsure, UNDETERMINED, settled)
+    state[open_rows] = np.where(unsure, _usual_state(decided), settled)
     return state
+
+
+def _usual_state(decided: Integers) -> int:
+    """What nearly all clear rows say, or UNDETERMINED."""
+    clear = decided[decided != UNDETERMINED]
+    if len(clear) < CLEAR_ROWS_NEEDED:
+        return UNDETERMINED
+    pending = float(np.mean(clear == PENDING))
+    if pending >= USUAL_RATIO:
+        return PENDING
+    return SETTLED if pending <= 1 - USUAL_RATIO else UNDETERMINED
 
 
 def one_way(rows: Exchanges) -> Masks:
@@ -127,7 +143,7 @@ def one_way(rows: Exchanges) -> Masks:
     return marked
 
 
-def _message_length(transitions: Integers, steps: Integers) -> float:
+def _question_length(transitions: Integers, steps: Integers) -> float:
     if len(transitions) >= TRANSITIONS_NEEDED:
         return max(1.0, float(np.median(transitions)))
     for length in range(SEGMENTS_PER_MESSAGE_MAX, 1, -1):
@@ -135,6 +151,24 @@ def _message_length(transitions: Integers, steps: Integers) -> float:
         if multiples >= MULTIPLE_RATIO_NEEDED and len(set(steps.tolist())) > 1:
             return float(length)
     return 1.0
+
+
+def _answer_length(questions: Reals, answered: Integers) -> tuple[float, float]:
+    """Mean segments per answer by the long run's ratio, and their relative deviation.
+
+    Answers of one constant length grow the count by multiples of it; others vary by what is left
+    between the growth and the number of questions.
+    """
+    if questions.sum() < 1 or answered.sum() < 1:
+        return 1.0, 0.0
+    length = max(1.0, float(answered.sum() / questions.sum()))
+    grown = answered[answered > 0]
+    whole = max(1, round(length))
+    if np.mean(grown % whole == 0) >= MULTIPLE_RATIO_NEEDED:
+        return float(whole), 0.0
+    some = questions > 0
+    left = (answered[some] - length * questions[some]) / np.sqrt(questions[some])
+    return length, min(1.0, float(np.std(left)) / length)
 
 
 def _nearest_clear(rows: Exchanges, decided: Integers) -> Integers:

@@ -19,10 +19,10 @@ from perfkit.analysis.exchanges import (
     UNDETERMINED,
     Exchanges,
     answers_between,
+    message_lengths,
     one_way,
     read_exchanges,
     resolve_states,
-    segments_per_message,
     strict_states,
 )
 from perfkit.analysis.states import POLL, RECEIVE
@@ -89,8 +89,7 @@ def read_requests(aligned: Aligned) -> Requests:
     closed = _Closed.read(
         aligned, set(zip(sockets.text("local"), sockets.text("peer"), strict=True))
     )
-    per_question, _ = segments_per_message(rows)
-    gaps = answers_between(rows, per_question)
+    gaps = answers_between(rows, message_lengths(rows).question)
     arrivals = _spread_counts(axis, *gaps) + closed.arrivals(axis)
     answered = _grown(rows.socket, rows.answered) + closed.count
     in_flight = _mean(axis, rows, state == PENDING) + closed.in_flight(axis)
@@ -231,7 +230,7 @@ def _read_peers(
         state, silent = _states(rows, _inodes(sockets), readers, unread_means=SETTLED)
         if silent.all():
             continue
-        per_question, _ = segments_per_message(rows)
+        per_question = message_lengths(rows).question
         socket = rows.socket
         waiting = state == PENDING
         polls = frame.integers("tick_count")
