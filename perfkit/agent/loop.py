@@ -1,7 +1,7 @@
 """Runs collectors side by side over one window; `record` and `diagnose` share this one schedule.
 
 Every session has a thread of its own, so a read that blocks costs its own collector only and never
-delays the end. Whatever a collector raises is caught here, in `_Source._try`, and nowhere else.
+delays the end. Whatever a collector raises is caught here, in `attempt`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from perfkit.agent.cost import read_spent, to_cost
+from perfkit.agent.cost import Spent, read_spent, to_cost
 from perfkit.agent.machine import read_anchor, read_boot_id
 from perfkit.agent.sink import Sink, cut_text, merge
 from perfkit.collectors._service import ServiceTracker
@@ -23,7 +24,7 @@ from perfkit.host import Host
 from perfkit.model import Clock, Collector, Cost, Item, Rate, Session, Status, Table, Target
 
 OPEN_LIMIT_S = 0.5
-CLOSE_LIMIT_S = 0.7
+CLOSE_LIMIT_S = 0.9
 CHECK_INTERVAL_S = 0.25
 PROGRESS_INTERVAL_S = 0.5
 FOLLOW_INTERVAL_S = 1.0
@@ -56,6 +57,14 @@ class Recording(Struct, frozen=True):
     interrupted: str = ""
 
 
+class Problem(Struct, frozen=True):
+    """Why a source did not answer."""
+
+    state: Literal["unavailable", "failed"]
+    reason: str
+    grant: str = ""
+
+
 class _Plan:
     """The window that all sources share; `start_ns` holds as soon as `started` is set."""
 
@@ -64,6 +73,7 @@ class _Plan:
         self.start_ns = 0
         self.started = threading.Event()
         self.ended = threading.Event()
+        self.is_packed = False
 
 
 class _Source:
@@ -75,7 +85,7 @@ class _Source:
         self.opened, self.done = threading.Event(), threading.Event()
         self.rate: Rate | None = None
         self._session: Session | None = None
-        self._problem: tuple[str, str, str] = ("ok", "", "")
+        self._problem: Problem | None = None
         self._poll_count = self._missed_count = self._cpu_ns = self._wall_ns = 0
         self._busy_since_ns: int | None = None
         self.thread = threading.Thread(
@@ -85,7 +95,7 @@ class _Source:
     @property
     def is_ok(self) -> bool:
         """Whether the source has answered and still does."""
-        return self._problem[0] == "ok" and self._poll_count > 0 and not self.is_late
+        return self._poll_count > 0 and self._problem is None and not self.is_late
 
     @property
     def is_late(self) -> bool:
@@ -96,18 +106,19 @@ class _Source:
 
     def to_status(self) -> Status:
         """How the collector fared, also when it hangs at this moment."""
-        state, reason, grant = self._problem
+        problem = self._problem
         if not self.done.is_set():
-            since_ns = self._busy_since_ns or self._plan.host.now_ns()
-            silent_s = (self._plan.host.now_ns() - since_ns) / 1e9
-            state, reason, grant = "failed", f"did not answer within {silent_s:.1f} s", ""
-        elif state == "unavailable" and self._poll_count:
-            state = "ok"
-        return Status(
-            collector=self.collector.name,
-            state=state,  # type: ignore[arg-type]
-            reason=cut_text(reason)[:REASON_LIMIT],
-            grant=cut_text(grant)[:REASON_LIMIT],
+            since_ns, now_ns = self._busy_since_ns, self._plan.host.now_ns()
+            words = f"had not ended {CLOSE_LIMIT_S} s after the window"
+            if since_ns is not None:
+                words = f"did not answer within {(now_ns - since_ns) / 1e9:.1f} s"
+            problem = Problem("failed", words)
+        status = to_status(self.collector.name, problem)
+        # What answered at times is no missing source: its gaps are the polls that it missed.
+        answered = status.state == "unavailable" and self._poll_count > 0
+        return replace(
+            status,
+            state="ok" if answered else status.state,
             poll_count=self._poll_count,
             missed_count=self._missed_count,
             dropped_count=self.sink.dropped_count,
@@ -152,34 +163,47 @@ class _Source:
             place = max(place, passed) + 1
             jitter = random.uniform(-JITTER_RATIO, JITTER_RATIO) if place else 0.0
             due_ns = self._plan.start_ns + int((place + jitter) * interval_ns)
-        if now_ns() - last_ns > LAST_POLL_RATIO * interval_ns:
+        if now_ns() - last_ns > LAST_POLL_RATIO * interval_ns and not self._plan.is_packed:
             self._poll()
 
     def _poll(self) -> None:
         assert self._session is not None
         begin_ns = time.monotonic_ns()
-        if self._try(self._session.poll):
-            self._poll_count += 1
-        if time.monotonic_ns() - begin_ns > 1e9 * self.collector.timeout_s:
-            self._missed_count += 1
+        is_answered = self._try(self._session.poll)
+        is_late = time.monotonic_ns() - begin_ns > 1e9 * self.collector.timeout_s
+        self._poll_count += is_answered
+        self._missed_count += is_late or not is_answered
 
     def _try(self, call: Callable[[], Iterable[Item]]) -> bool:
-        """Carries out one call of the collector; the only place where its exceptions end."""
+        """Carries out one call of the collector and keeps the books about it."""
         wall_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
-        self._busy_since_ns = self._plan.host.now_ns()
-        try:
-            self.sink.take(call(), self._busy_since_ns)
-            return True
-        except Unavailable as absent:
-            if self._problem[0] == "ok":
-                self._problem = ("unavailable", absent.reason, absent.grant)
-        except Exception as error:
-            self._problem = ("failed", f"{type(error).__name__}: {error}", "")
-        finally:
-            self._busy_since_ns = None
-            self._cpu_ns += time.thread_time_ns() - cpu_ns
-            self._wall_ns += time.monotonic_ns() - wall_ns
-        return False
+        self._busy_since_ns = t_ns = self._plan.host.now_ns()
+        problem = attempt(lambda: self.sink.take(call(), t_ns))
+        self._busy_since_ns = None
+        self._cpu_ns += time.thread_time_ns() - cpu_ns
+        self._wall_ns += time.monotonic_ns() - wall_ns
+        if problem is not None and (self._problem is None or self._problem.state != "failed"):
+            self._problem = problem
+        return problem is None
+
+
+def to_status(name: str, problem: Problem | None) -> Status:
+    """The status of a source that met this problem, or none."""
+    if problem is None:
+        return Status(name, "ok")
+    reason, grant = (cut_text(text)[:REASON_LIMIT] for text in (problem.reason, problem.grant))
+    return Status(name, problem.state, reason, grant)
+
+
+def attempt(call: Callable[[], object]) -> Problem | None:
+    """Carries out a call; the only place where what a collector raises ends."""
+    try:
+        call()
+    except Unavailable as absent:
+        return Problem("unavailable", absent.reason, absent.grant)
+    except Exception as error:
+        return Problem("failed", f"{type(error).__name__}: {error}")
+    return None
 
 
 def run(
@@ -212,6 +236,7 @@ def run(
         end, cost = read_anchor(host), to_cost(spent, read_spent())
         plan.ended.set()
     _await((source.done for source in sources), CLOSE_LIMIT_S)
+    plan.is_packed = True
     statuses = tuple(source.to_status() for source in sources)
     for source in sources:
         source.sink.seal()
@@ -273,7 +298,7 @@ def _watch(
 
 
 def _tell(
-    progress: Callable[[Progress], None] | None, plan: _Plan, sources: list[_Source], spent: Any
+    progress: Callable[[Progress], None] | None, plan: _Plan, sources: list[_Source], spent: Spent
 ) -> None:
     if progress is None:
         return

@@ -10,12 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from perfkit import __version__, codec, discover
-from perfkit.agent.loop import Progress, Recording, run
+from perfkit.agent import probe
+from perfkit.agent.loop import Problem, Progress, Recording, attempt, run, to_status
 from perfkit.agent.machine import read_host_name, read_machine
 from perfkit.agent.target import resolve
 from perfkit.errors import NativeMissing, UsageError
 from perfkit.host import Host
-from perfkit.model import SCHEMA_VERSION, Capture, Collector, Header, Target
+from perfkit.model import SCHEMA_VERSION, Capture, Collector, Header, Row, Target
 
 SECONDS_LIMIT = 3600.0
 _NATIVE_FIX = (
@@ -54,6 +55,8 @@ def record(options: RecordOptions) -> bytes:
         stop=stop,
         progress=options.progress,
     )
+    if target.kind != "host":
+        recording = add_probes(options, target, recording)
     return codec.encode(to_capture(options, target, recording))
 
 
@@ -66,6 +69,23 @@ def choose_collectors(names: tuple[str, ...], target: Target) -> tuple[Collector
         raise UsageError(f"unknown collector {unknown[0]!r}", fix=f"name some of: {known}")
     wanted = (found[name] for name in sorted(set(names) or found))
     return tuple(c for c in wanted if target.kind != "host" or c.scope == "host")
+
+
+def add_probes(options: RecordOptions, target: Target, recording: Recording) -> Recording:
+    """Connects to the peers that were waited for most, unless it is unwanted or came to an end."""
+    tables, strings = recording.tables, recording.strings
+    rows: list[Row] = []
+    if not options.probe:
+        problem: Problem | None = Problem("unavailable", "switched off with --no-probe")
+    elif recording.interrupted:
+        problem = Problem("unavailable", "the window was cut short")
+    else:
+        problem = attempt(lambda: rows.extend(probe.run(options.host, target, tables, strings)))
+        table, strings = probe.to_table(rows, strings)
+        tables = {**tables, table.name: table}
+    status = replace(to_status("probe", problem), poll_count=len(rows))
+    statuses = (*recording.statuses, status)
+    return replace(recording, tables=tables, strings=strings, statuses=statuses)
 
 
 def to_capture(options: RecordOptions, target: Target, recording: Recording) -> Capture:

@@ -1,0 +1,147 @@
+"""One recording of a live service, from the choice of the target to the bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from capture_values import to_rows
+
+from perfkit import codec
+from perfkit.agent.loop import Progress
+from perfkit.agent.record import RecordOptions, record
+from perfkit.errors import NativeMissing, TargetError, UsageError
+from perfkit.fetch.local import fetch
+from perfkit.model import Capture
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+# The service leaves its parent, since perfkit never counts its own children to a target.
+SERVICE = """
+import os, sys, threading, time
+if pid := os.fork():
+    print(pid, flush=True)
+    os._exit(0)
+def burn():
+    while True:
+        end = time.thread_time() + 0.002
+        while time.thread_time() < end: pass
+        time.sleep(0.008)
+threading.Thread(target=burn, daemon=True).start()
+time.sleep(60)
+"""
+
+
+def record_pid(pid: int, **options: object) -> Capture:
+    """Records a process for one second and reads the bytes back."""
+    return codec.decode(record(RecordOptions(pid=pid, **{"seconds": 1.0, **options})))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def service(spawn: Spawn) -> int:
+    """The pid of a service that burns a fifth of a core."""
+    return int(spawn(SERVICE).first_line)  # type: ignore[attr-defined]
+
+
+@pytest.mark.system
+def test_record_gives_a_capture_of_the_service(service: int) -> None:
+    """The bytes hold the target, a status of every source, their tables, and the own cost."""
+    capture = record_pid(service)
+
+    header = capture.header
+    rows = to_rows(capture, "owners")
+    states = {status.collector: status.state for status in header.statuses}
+    assert header.target.main_pid == service
+    assert 0.99e9 < header.clock.end_ns - header.clock.start_ns < 1.2e9
+    assert states["processes"] == states["owners"] == states["cpu"] == "ok"
+    assert any(row["pid"] == service and row["role"] == "service" for row in rows)
+    assert header.machine.cpu_count > 0
+    assert header.host
+    assert header.cost.memory_peak_bytes > 0
+
+
+@pytest.mark.system
+def test_record_probes_unless_told_not_to(service: int) -> None:
+    """Without probes their table is missing, and a status says that it was wished so."""
+    capture = record_pid(service, probe=False)
+
+    status = next(one for one in capture.header.statuses if one.collector == "probe")
+    assert (status.state, status.reason) == ("unavailable", "switched off with --no-probe")
+    assert "probes" not in capture.tables
+
+
+@pytest.mark.system
+def test_record_runs_only_the_collectors_named(service: int) -> None:
+    """A filter leaves the other sources out, without a status of theirs."""
+    capture = record_pid(service, collectors=("cpu", "owners"), probe=False)
+
+    assert [one.collector for one in capture.header.statuses] == ["cpu", "owners", "probe"]
+
+
+@pytest.mark.system
+def test_record_that_is_stopped_keeps_what_it_has(service: int) -> None:
+    """Ctrl-C gives the part that was recorded, at once and without probing."""
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    begin = time.monotonic()
+
+    capture = record_pid(service, seconds=30.0, stop=stop)
+
+    assert time.monotonic() - begin < 4.0
+    assert capture.header.interrupted.endswith(" of 30 s")
+    assert capture.header.requested_s == 30.0
+    assert capture.tables["series"].row_count > 0
+
+
+@pytest.mark.system
+def test_first_progress_comes_within_a_second(service: int) -> None:
+    """The user hears of the window before a second has passed."""
+    told: list[float] = []
+    begin = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        told.append(time.monotonic() - begin)
+
+    record_pid(service, progress=tell)
+
+    assert told[0] < 1.0
+
+
+def test_record_without_the_extension_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the C extension is missing, one error says what to install, with exit code 3."""
+    monkeypatch.setitem(sys.modules, "perfkit._native", None)
+
+    with pytest.raises(NativeMissing) as caught:
+        fetch(RecordOptions(seconds=1.0))
+
+    assert caught.value.exit_code == 3
+    assert "C compiler" in caught.value.fix
+    assert "nothing was measured" in caught.value.effect
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e9, float("nan")])
+def test_record_refuses_absurd_windows(seconds: float) -> None:
+    """A window that is no length of time is a usage error."""
+    with pytest.raises(UsageError, match="a window of"):
+        fetch(RecordOptions(seconds=seconds))
+
+
+def test_record_refuses_unknown_collectors() -> None:
+    """A misspelt collector is a usage error that lists the ones there are."""
+    with pytest.raises(UsageError, match="unknown collector 'cpus'") as caught:
+        fetch(RecordOptions(seconds=1.0, collectors=("cpus",)))
+
+    assert "cpu, " in caught.value.fix
+
+
+def test_record_refuses_a_dead_pid() -> None:
+    """A pid that no process has is an error before anything is measured."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+
+    with pytest.raises(TargetError, match=f"no process has the pid {child.pid}"):
+        fetch(RecordOptions(pid=child.pid, seconds=1.0))
