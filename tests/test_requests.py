@@ -88,15 +88,15 @@ def _row(
     }
 
 
-def _capture(load: Load, seconds: float, role: str = "accepted") -> tuple[Capture, float, float]:
-    """A capture of the load, with the true mean of requests in flight and the answers per second."""
+def _capture(load: Load, seconds: float) -> tuple[Capture, float, float]:
+    """A capture of the load, the true mean of requests in flight, and the answers per second."""
     rows, sockets, held_ms, answers = [], [], 0.0, 0
     for index in range(load.connections):
         events = _events(load, seconds, seed=index)
         rows += _rows(index, events, seconds)
         sockets.append(
             {"socket_index": index, "inode": 1000 + index, "local": "127.0.0.1:80"}
-            | {"peer": f"127.0.0.1:{2000 + index}", "role": role}
+            | {"peer": f"127.0.0.1:{2000 + index}", "role": "accepted"}
         )
         for (begin, _, _), (end, _, _) in zip(events[::2], events[1::2], strict=False):
             held_ms += min(end, seconds * 1000) - begin

@@ -22,7 +22,7 @@ MULTIPLE_RATIO_NEEDED = 0.85
 # A count of pending answers this near to one half decides nothing.
 UNDECIDED_MARGIN = 0.2
 CLEAR_ROWS_NEEDED = 10
-USUAL_RATIO = 0.9
+JIFFIES_APART = 3
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
 
     The nearest clear row of the same socket is the base: since it, every question adds one pending
     answer and every answer takes one away. Sockets without a clear row count from their opening.
-    Where answers vary too much for counting, what nearly all clear rows say holds for the rest.
+    Where answers vary too much for counting, the spacing of the clear rows' ages decides.
     """
     lengths = message_lengths(rows)
     state = decided.copy()
@@ -118,19 +118,28 @@ def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
     drift = 2 * lengths.answer_spread * np.sqrt(np.abs(answers) / lengths.answer)
     unsure = np.abs(count - 0.5) < UNDECIDED_MARGIN + drift
     settled = np.where(count > 0.5, PENDING, SETTLED)
-    state[open_rows] = np.where(unsure, _usual_state(decided), settled)
+    state[open_rows] = np.where(unsure, _usual_state(rows, decided), settled)
     return state
 
 
-def _usual_state(decided: Integers) -> int:
-    """What nearly all clear rows say, or UNDETERMINED."""
-    clear = decided[decided != UNDETERMINED]
-    if len(clear) < CLEAR_ROWS_NEEDED:
+def _usual_state(rows: Exchanges, decided: Integers) -> int:
+    """What equal ages must mean, from how far apart the ages of clear rows are.
+
+    A settled row's ages differ by how long its answer took, a pending row's by the pause before
+    its question. Equal ages need one of them to fit into a jiffy: where answers take longer, the
+    row is pending; where pauses are longer, it is settled.
+    """
+    apart = rows.asked_age - rows.answered_age
+    took = apart[(decided == SETTLED) & (apart > 0) & (rows.answered > 0)]
+    paused = -apart[(decided == PENDING) & (apart < 0)]
+    if len(took) + len(paused) < CLEAR_ROWS_NEEDED:
         return UNDETERMINED
-    pending = float(np.mean(clear == PENDING))
-    if pending >= USUAL_RATIO:
-        return PENDING
-    return SETTLED if pending <= 1 - USUAL_RATIO else UNDETERMINED
+    jiffy = min([*took.tolist(), *paused.tolist()])
+    slow_answers = not len(took) or np.median(took) >= JIFFIES_APART * jiffy
+    long_pauses = not len(paused) or np.median(paused) >= JIFFIES_APART * jiffy
+    if slow_answers == long_pauses:
+        return UNDETERMINED
+    return PENDING if slow_answers else SETTLED
 
 
 def one_way(rows: Exchanges) -> Masks:
