@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
@@ -114,22 +113,18 @@ def find_holders(host: Host, pids: Iterable[int], wanted: Iterable[Listener]) ->
 
 def read_socket_inodes(host: Host, pid: int) -> set[int] | None:
     """The inodes of a process's sockets. Missing: None where the descriptors are refused to us."""
-    inodes: set[int] = set()
+    from perfkit import (
+        _native,
+    )  # not at the top: without it `record` must still say what is missing
+
     try:
-        with os.scandir(host.proc / str(pid) / "fd") as entries:
-            paths = [entry.path for entry in islice(entries, DESCRIPTOR_LIMIT)]
+        links = _native.list_fds(str(host.proc), pid, DESCRIPTOR_LIMIT)
     except PermissionError:
         return None
     except OSError:
-        return inodes
-    for path in paths:
-        try:
-            link = os.readlink(path)  # noqa: PTH115 (a Path for each would cost more than the read)
-        except OSError:
-            continue
-        if link.startswith("socket:[") and link[8:-1].isdecimal():
-            inodes.add(int(link[8:-1]))
-    return inodes
+        return set()
+    sockets = (link[8:-1] for _, link in links if link.startswith("socket:["))
+    return {int(inode) for inode in sockets if inode.isdecimal()}
 
 
 def read_name(host: Host, stat: ProcStat) -> str:
