@@ -172,7 +172,8 @@ def _others(others: tuple[Finding, ...], width: int, detail: Detail) -> list[Lin
     lines: list[Line] = []
     if detail.is_open:
         for finding in others:
-            lines += [BLANK, *_finding(finding, width, detail, is_first=False)]
+            gap = [BLANK] if detail.is_spaced else []
+            lines += [*gap, *_finding(finding, width, detail, is_first=False)]
         return lines
     shown = others[: detail.others] if detail.others else others
     for finding in shown:

@@ -1,0 +1,35 @@
+"""Options that several commands share, spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfkit.cli._screen import Colour
+
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="TARGET", help="What to look at: . is this host.")
+]
+PidOption = Annotated[
+    int | None,
+    typer.Option("--pid", min=1, metavar="N", help="Look at the service around this process."),
+]
+OnlyPidOption = Annotated[
+    bool, typer.Option("--only-pid", help="Only this process and its descendants.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", metavar="S", help="How long to sample.")]
+NoProbeOption = Annotated[
+    bool, typer.Option("--no-probe", help="Do not connect to slow peers after the window.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+ColourOption = Annotated[
+    Colour, typer.Option("--color", help="NO_COLOR and FORCE_COLOR are heeded too.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Everything, however long it gets.")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")
+]

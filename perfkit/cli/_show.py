@@ -1,0 +1,76 @@
+"""From a capture's bytes to a report in the format, and at the place, that the user asked for."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from msgspec import Struct
+
+from perfkit import discover
+from perfkit.cli._screen import Colour, find_width, wants_colour, write_out
+from perfkit.errors import UsageError
+from perfkit.export._exporter import Exporter, Look
+from perfkit.findings import Report
+
+TERMINAL = "terminal"
+
+
+class View(Struct, frozen=True):
+    """How and where to show a report; no `path` is stdout."""
+
+    format: str = TERMINAL
+    path: Path | None = None
+    colour: Colour = Colour.AUTO
+    verbose: bool = False
+
+
+def to_report(raw: bytes, run: str) -> Report:
+    """Analyses the bytes of a capture; a live run and one that is read again go this same way."""
+    from msgspec.structs import replace
+
+    from perfkit.analysis import analyse
+    from perfkit.codec import decode
+
+    return replace(analyse(decode(raw)), run=run)
+
+
+def find_exporter(name: str) -> Exporter:
+    """The exporter of a format. Raises `UsageError`."""
+    found: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
+    exporters = {exporter.name: exporter for exporter in found.values()}
+    if name not in exporters:
+        raise UsageError(
+            f"no format is called {name!r}", fix=f"--to {' | '.join(sorted(exporters))}"
+        )
+    return exporters[name]
+
+
+def show(report: Report, view: View) -> None:
+    """Writes the report to stdout, or to a file, whole or not at all."""
+    exporter = find_exporter(view.format)
+    if view.path is None:
+        is_coloured = wants_colour(view.colour, sys.stdout)
+        look = Look(find_width(), is_coloured, view.verbose)
+        write_out(lambda out: exporter.write(report, _stream(out, exporter), look))
+        return
+    from perfkit.store.files import write_file
+
+    look = Look(colour=view.colour is Colour.ALWAYS, verbose=view.verbose)
+    write_file(_render(report, exporter, look), view.path)
+
+
+def _stream(out: IO[str], exporter: Exporter) -> IO[Any]:
+    return out.buffer if exporter.binary else out  # type: ignore[attr-defined]
+
+
+def _render(report: Report, exporter: Exporter, look: Look) -> bytes:
+    if exporter.binary:
+        content = io.BytesIO()
+        exporter.write(report, content, look)
+        return content.getvalue()
+    text = io.StringIO()
+    exporter.write(report, text, look)
+    return text.getvalue().encode()

@@ -1,0 +1,49 @@
+"""Ctrl-C: the first asks for an early end, with a report of what there is; the second leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from perfkit.cli import _codes
+
+CHECK_INTERVAL_S = 0.2
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """Sets `stop` at the first SIGINT or SIGTERM; the second ends the process at once.
+
+    The signals are blocked and taken by a thread of their own: a handler in the main thread could
+    run while that thread holds the very lock that `stop.set()` needs.
+    """
+    numbers = {
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        # A shell starts background jobs with SIGINT ignored; they are not meant to be stopped.
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    done = threading.Event()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    listener = threading.Thread(
+        target=_listen, args=(numbers, stop, done), name="perfkit signals", daemon=True
+    )
+    listener.start()
+    try:
+        yield
+    finally:
+        done.set()
+        listener.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _listen(numbers: set[signal.Signals], stop: threading.Event, done: threading.Event) -> None:
+    while not done.is_set():
+        if signal.sigtimedwait(numbers, CHECK_INTERVAL_S) is None:
+            continue
+        if stop.is_set():
+            os._exit(_codes.INTERRUPTED)
+        stop.set()

@@ -1,0 +1,46 @@
+"""`perfkit report`: a saved run, in any format."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfkit.cli._command import Command
+from perfkit.cli._live import check_reader
+from perfkit.cli._options import ColourOption, OutputOption, VerboseOption
+from perfkit.cli._screen import Colour
+
+
+def report(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="An id, the beginning of one, last, or a capture's file."
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="terminal, json or markdown.")
+    ] = "terminal",
+    output: OutputOption = None,
+    colour: ColourOption = Colour.AUTO,
+    verbose: VerboseOption = False,
+) -> int:
+    """Show a saved run again: analyse its capture and write the report in any format."""
+    from perfkit.cli._show import View, find_exporter, show, to_report
+    from perfkit.store.runs import find_folder, read_run
+
+    find_exporter(to)
+    check_reader()
+    name, raw = read_run(run, find_folder())
+    show(to_report(raw, name), View(to, output, colour, verbose))
+    return 0
+
+
+COMMAND = Command(
+    "report",
+    group="Record and share",
+    summary="A run as text, Markdown or JSON",
+    run=report,
+    examples=(("perfkit report last --to markdown", "the last run, for the postmortem"),),
+)

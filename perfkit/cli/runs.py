@@ -1,0 +1,126 @@
+"""`perfkit runs`: list, show, pin and delete saved runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfkit.cli._command import Command
+from perfkit.cli._screen import write_out
+from perfkit.errors import UsageError
+
+
+class Action(StrEnum):
+    """What to do with saved runs."""
+
+    LIST = "list"
+    SHOW = "show"
+    PIN = "pin"
+    UNPIN = "unpin"
+    DELETE = "delete"
+
+
+def runs(
+    action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="An id, the beginning of one, or last.")
+    ] = "",
+) -> int:
+    """List, show, pin and delete saved runs.
+
+    The oldest runs make room for new ones once they exceed 1 GiB; pinned ones stay.
+    """
+    from perfkit.store.runs import find_folder
+
+    folder = find_folder()
+    if action is Action.LIST:
+        if run:
+            raise UsageError("perfkit runs list takes no RUN", fix=f"perfkit runs show {run}")
+        lines = _list(folder)
+    elif not run:
+        raise UsageError(f"perfkit runs {action} needs a RUN", fix=f"perfkit runs {action} last")
+    else:
+        lines = _ACTIONS[action](run, folder)
+    write_out(lambda out: out.writelines(f"{line}\n" for line in lines))
+    return 0
+
+
+def _list(folder: Path) -> list[str]:
+    from perfkit.report.escape import to_printable
+    from perfkit.store.runs import list_runs
+    from perfkit.units import to_text
+
+    found = list_runs(folder)
+    column = max((len(run.id) for run in found), default=0)
+    lines = [
+        f"{to_printable(run.id).ljust(column)}  {to_text(run.size_bytes, 'bytes'):>8}"
+        + ("  pinned" if run.is_pinned else "")
+        for run in found
+    ]
+    return lines or [f"no runs in {to_printable(str(folder))}"]
+
+
+def _show(name: str, folder: Path) -> list[str]:
+    from perfkit.codec import decode
+    from perfkit.report.escape import to_printable
+    from perfkit.store.files import read_file
+    from perfkit.store.runs import find_run
+    from perfkit.units import to_duration, to_text
+
+    run = find_run(name, folder)
+    header = decode(read_file(run.path)).header
+    machine, target = header.machine, header.target
+    length_s = (header.clock.end_ns - header.clock.start_ns) / 1e9
+    rows = (
+        ("run", run.id + (" (pinned)" if run.is_pinned else "")),
+        ("file", f"{run.path} ({to_text(run.size_bytes, 'bytes')})"),
+        ("host", f"{header.host}, {machine.cpu_model}, {machine.cpu_count} CPUs, {machine.kernel}"),
+        ("target", f"{target.kind} {target.name} (pid {target.main_pid}), {target.chosen_by}"),
+        ("window", f"{to_duration(length_s)} {header.interrupted}".strip()),
+        ("perfkit", header.perfkit_version),
+        *((one.collector, f"{one.state} {one.reason}".strip()) for one in header.statuses),
+    )
+    return [f"{to_printable(label):<16}{to_printable(text)}" for label, text in rows]
+
+
+def _pin(name: str, folder: Path) -> list[str]:
+    from perfkit.store.runs import find_run, pin_run
+
+    run = find_run(name, folder)
+    pin_run(run, pinned=True)
+    return [f"pinned {run.id}"]
+
+
+def _unpin(name: str, folder: Path) -> list[str]:
+    from perfkit.store.runs import find_run, pin_run
+
+    run = find_run(name, folder)
+    pin_run(run, pinned=False)
+    return [f"unpinned {run.id}"]
+
+
+def _delete(name: str, folder: Path) -> list[str]:
+    from perfkit.store.runs import delete_run, find_run
+
+    run = find_run(name, folder)
+    delete_run(run)
+    return [f"deleted {run.id}"]
+
+
+_ACTIONS: dict[Action, Callable[[str, Path], list[str]]] = {
+    Action.SHOW: _show,
+    Action.PIN: _pin,
+    Action.UNPIN: _unpin,
+    Action.DELETE: _delete,
+}
+
+COMMAND = Command(
+    "runs",
+    group="Record and share",
+    summary="List, show, pin and delete saved runs",
+    run=runs,
+)

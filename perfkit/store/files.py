@@ -1,0 +1,49 @@
+"""Files that are written whole or not at all, and captures read without trust in their size."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from perfkit.codec import CAPTURE_LIMIT_BYTES, MAGIC
+from perfkit.errors import RunError
+
+DRAFT_PREFIX = ".draft-"
+
+
+def write_draft(raw: bytes, folder: Path, mode: int) -> Path:
+    """Writes bytes, down to the disk, into a new file that nobody else looks for."""
+    draft = folder / f"{DRAFT_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
+            out.write(raw)
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft
+
+
+def write_file(raw: bytes, path: Path) -> None:
+    """Writes a file over what was there; devices and pipes are written to. Raises `RunError`."""
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(raw)
+        else:
+            place = path.resolve()
+            write_draft(raw, place.parent, mode=0o666).replace(place)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """Reads what may be a capture; of anything else, only its first bytes. Raises `RunError`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+            # Whatever else it is, e.g. a device without end, is not read any further.
+            return head + (file.read(CAPTURE_LIMIT_BYTES + 1) if head == MAGIC else b"")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
