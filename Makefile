@@ -3,6 +3,7 @@
 #   make demo [FAULT=cpu_throttled|downstream_slow|gil_contention|none] [FRONT=threads|asyncio]
 #   make test        the test suite            make test-slow   live fault matrices, minutes
 #   make lint        formatting and types      make clean       remove what make made
+#   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -43,9 +44,10 @@ lint: $(VENV)/.lint
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench-overhead: $(VENV)/.tests
-	@$(BIN)/python -m tests.bench.overhead
+	@$(BIN)/python tests/bench/overhead.py --front $(FRONT)
 
 venv: $(VENV)/.installed
+	@echo "perfkit: $(VENV) is ready"
 
 # One line for the first tool that is missing, with what installs it.
 check-tools:

@@ -80,9 +80,9 @@ def pick_fault(asked: str | None) -> str:
 
 def run(options: WorldOptions, plan: Plan) -> int:
     """Runs the demo. The exit code is that of the command run, 1 where latency did not move."""
-    plan = msgspec.structs.replace(plan, fault=pick_fault(plan.fault))
     with stopping_by_signal():
         try:
+            plan = msgspec.structs.replace(plan, fault=pick_fault(plan.fault))
             with ExitStack() as stack:
                 stack.callback(say, "all processes are stopped, nothing is left behind")
                 return _run_in(stack, options, plan)
