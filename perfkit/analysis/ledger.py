@@ -13,14 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from perfkit.analysis.align import SLOT_NS, SLOTS_PER_BLOCK, Axis
+from perfkit.analysis.align import BLOCK_NS, SLOTS_PER_BLOCK, Axis
 from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
 from perfkit.analysis.requests import Requests
 from perfkit.analysis.states import IDLE_STATES, Label, State
 from perfkit.analysis.timeline import Timeline
 
-# Evidence of serving: this much of a thread's time (or so many ms) in waits that serve requests.
-SERVING_NS = 20_000_000
+# Evidence of serving: this much of the window in waits for work, for a client, or for a lock.
+SERVING_SHARE = 0.01
 _WORKER_STATES = (
     State.IDLE_POOL,
     State.LOCK_WAIT,
@@ -98,7 +98,7 @@ def serving_threads(timeline: Timeline, *, has_requests: bool) -> Masks:
     seen = sum_by(timeline.thread[worker], timeline.ns[worker], count)
     pids = [pid for pid, _ in timeline.threads]
     alone = np.array([pids.count(pid) == 1 for pid in pids], dtype=bool)
-    marked: Masks = (seen >= SERVING_NS) | alone
+    marked: Masks = (seen >= SERVING_SHARE * timeline.axis.slot_ns.sum()) | alone
     return marked
 
 
@@ -121,18 +121,23 @@ def thread_ledger(timeline: Timeline, serving: Masks) -> Ledger:
 
 
 def request_ledger(threads: Ledger, requests: Requests) -> Ledger:
-    """Books the time of the requests in flight; empty where they could not be counted."""
+    """Books the time of the requests in flight; empty where they could not be counted.
+
+    Both sides are held against one another per block: polls are too few in a slot, and the excess
+    of a noisy figure over an exact one is never negative.
+    """
     axis = threads.axis
     states = np.array([label.state for label in threads.labels], dtype=np.int64)[threads.label]
     carrying = states != _CARRIED_BY_OTHERS
     slot, ns = threads.slot[carrying], threads.ns[carrying]
-    busy_ns = sum_by(slot, ns, axis.slot_count)
-    wanted_ns = requests.in_flight * axis.slot_ns
-    scale = np.minimum(1.0, wanted_ns / np.maximum(busy_ns, 1.0))
-    kept = (slot, threads.thread[carrying], threads.label[carrying], ns * scale[slot])
+    busy_ns = _by_block(axis, slot, ns)
+    wanted_ns = _by_block(axis, np.arange(axis.slot_count), requests.in_flight * axis.slot_ns)
+    scale = np.minimum(1.0, wanted_ns / np.maximum(busy_ns, 1.0))[slot // SLOTS_PER_BLOCK]
+    kept = (slot, threads.thread[carrying], threads.label[carrying], ns * scale)
     excess_ns = np.maximum(wanted_ns - busy_ns, 0.0)
     pending, labels = _charge_peers(threads, requests, excess_ns)
-    queued = _charge_queue(kept, excess_ns - _by_slot(axis, pending), len(labels))
+    left_ns = np.maximum(excess_ns - _by_block(axis, pending[0], pending[3]), 0.0)
+    queued = _charge_queue(axis, kept, left_ns, len(labels))
     labels = (*labels, Label(State.QUEUE_WAIT))
     parts = [kept, pending, queued]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -147,8 +152,8 @@ def request_ledger(threads: Ledger, requests: Requests) -> Ledger:
 _Part = tuple[Integers, Integers, Integers, Reals]
 
 
-def _by_slot(axis: Axis, part: _Part) -> Reals:
-    return sum_by(part[0], part[3], axis.slot_count)
+def _by_block(axis: Axis, slot: Integers, ns: Reals) -> Reals:
+    return sum_by(slot // SLOTS_PER_BLOCK, ns, axis.block_count)
 
 
 def _charge_peers(
@@ -156,45 +161,48 @@ def _charge_peers(
 ) -> tuple[_Part, tuple[Label, ...]]:
     """Charges the excess to peers, by their pending sockets that no thread waits on."""
     axis, labels = threads.axis, list(threads.labels)
-    names = [peer.name for peer in requests.peers]
-    pending = np.array([peer.pending * axis.slot_ns for peer in requests.peers])
-    for index, name in enumerate(names):
-        covered = threads.rows_where(State.PEER_WAIT, name)
-        waited = sum_by(threads.slot[covered], threads.ns[covered], axis.slot_count)
-        pending[index] = np.maximum(pending[index] - waited, 0.0)
-    if not names:
-        empty = np.empty(0, dtype=np.int64)
-        return (empty, empty, empty, np.empty(0)), tuple(labels)
-    total = pending.sum(axis=0)
-    charged = np.minimum(excess_ns, total) * pending / np.maximum(total, 1.0)
-    numbers = []
-    for name in names:
-        label = Label(State.PEER_WAIT, name)
+    slots = np.arange(axis.slot_count)
+    pending, numbers = [], []
+    for peer in requests.peers:
+        label = Label(State.PEER_WAIT, peer.name)
+        covered = threads.rows_where(*_pair(label))
+        waited = _by_block(axis, threads.slot[covered], threads.ns[covered])
+        asked = _by_block(axis, slots, peer.pending * axis.slot_ns)
+        pending.append(np.maximum(asked - waited, 0.0))
         if label not in labels:
             labels.append(label)
         numbers.append(labels.index(label))
-    peer, slot = np.nonzero(charged >= 1.0)
-    nobody = np.full(len(slot), -1, dtype=np.int64)
-    return (slot, nobody, np.array(numbers, dtype=np.int64)[peer], charged[peer, slot]), tuple(
-        labels
-    )
+    if not pending:
+        empty = np.empty(0, dtype=np.int64)
+        return (empty, empty, empty, np.empty(0)), tuple(labels)
+    each = np.array(pending)
+    total = each.sum(axis=0)
+    charged = np.minimum(excess_ns, total) * each / np.maximum(total, 1.0)
+    peers, block = np.nonzero(charged >= 1.0)
+    nobody = np.full(len(block), -1, dtype=np.int64)
+    number = np.array(numbers, dtype=np.int64)[peers]
+    return (block * SLOTS_PER_BLOCK, nobody, number, charged[peers, block]), tuple(labels)
 
 
-def _charge_queue(kept: _Part, excess_ns: Reals, queue_label: int) -> _Part:
-    """Charges what is left to what the busy threads did in that slot.
+def _pair(label: Label) -> tuple[State, str]:
+    return label.state, label.culprit
+
+
+def _charge_queue(axis: Axis, kept: _Part, excess_ns: Reals, queue_label: int) -> _Part:
+    """Charges what is left to what the busy threads did in that block.
 
     While no thread at all is busy nobody is queued for; that part is a queue without a reason seen.
     """
-    excess_ns = np.maximum(excess_ns, 0.0)
     slot, thread, label, ns = kept
-    busy = sum_by(slot, ns, len(excess_ns))
-    queued_for_busy = excess_ns * np.minimum(1.0, busy / SLOT_NS)
+    block = slot // SLOTS_PER_BLOCK
+    busy = _by_block(axis, slot, ns)
+    queued_for_busy = excess_ns * np.minimum(1.0, busy / BLOCK_NS)
     factor = queued_for_busy / np.maximum(busy, 1.0)
     lonely_ns = excess_ns - queued_for_busy
     lonely = np.flatnonzero(lonely_ns >= 1.0)
     return (
-        np.concatenate([slot, lonely]),
+        np.concatenate([slot, lonely * SLOTS_PER_BLOCK]),
         np.concatenate([thread, np.full(len(lonely), -1, dtype=np.int64)]),
         np.concatenate([label, np.full(len(lonely), queue_label, dtype=np.int64)]),
-        np.concatenate([ns * factor[slot], lonely_ns[lonely]]),
+        np.concatenate([ns * factor[block], lonely_ns[lonely]]),
     )

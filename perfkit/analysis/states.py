@@ -109,6 +109,7 @@ class Namer:
         self._endpoints = endpoints
         self._polled = _poll_inodes(aligned)
         self._gil_words = gil_words(aligned)
+        self._runtimes = runtime_ranges(aligned)
         self._threads = thread_names(aligned)
         self._known: dict[tuple[int, ...], Label] = {}
 
@@ -144,6 +145,8 @@ class Namer:
         pid, tid, _, _, word, _, _, timeout, _, _, owner = row
         if (pid, word) in self._gil_words and timeout != 0:
             return Label(State.GIL_WAIT)
+        if _inside(self._runtimes, pid, word):
+            return Label(State.BLOCKED, "interpreter")
         if owner != tid and (pid, owner) in self._threads:
             return Label(State.LOCK_WAIT, f"thread {owner} ({self._threads[pid, owner]})")
         return Label(State.FUTEX, f"{pid}:{word:x}")
@@ -193,6 +196,20 @@ def thread_names(aligned: Aligned) -> dict[tuple[int, int], str]:
     return {(int(pid), int(tid)): name for pid, tid, name in zip(*columns, strict=True)}
 
 
+def runtime_ranges(aligned: Aligned) -> dict[int, list[tuple[int, int]]]:
+    """The address ranges of `_PyRuntime` in each process, from `python_runtimes`."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    table = aligned.table("python_runtimes")
+    columns = [table.integers(name).tolist() for name in ("pid", "start_address", "end_address")]
+    for pid, begin, end in zip(*columns, strict=True):
+        ranges.setdefault(pid, []).append((begin, end))
+    return ranges
+
+
+def _inside(ranges: dict[int, list[tuple[int, int]]], pid: int, word: int) -> bool:
+    return any(begin <= word < end for begin, end in ranges.get(pid, ()))
+
+
 def gil_words(aligned: Aligned) -> frozenset[tuple[int, int]]:
     """The futex words of each process's GIL, as (pid, address).
 
@@ -200,22 +217,12 @@ def gil_words(aligned: Aligned) -> frozenset[tuple[int, int]]:
     inside `_PyRuntime` (CPython 3.9 to 3.13, Python/ceval_gil.c: take_gil). Other futexes of the
     runtime, timed ones on other addresses or rare ones, are not the GIL: the most used pair is.
     """
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    runtimes = aligned.table("python_runtimes")
-    for pid, begin, end in zip(
-        runtimes.integers("pid"),
-        runtimes.integers("start_address"),
-        runtimes.integers("end_address"),
-        strict=True,
-    ):
-        ranges.setdefault(int(pid), []).append((int(begin), int(end)))
+    ranges = runtime_ranges(aligned)
     runs = aligned.table("thread_runs")
     runs = runs.where((runs.integers("syscall") == FUTEX) & (runs.integers("arg3") != 0))
-    seen: Counter[tuple[int, int]] = Counter()
     columns = [runs.integers(name).tolist() for name in ("pid", "arg0")]
-    for pid, word in zip(*columns, strict=True):
-        if any(begin <= word < end for begin, end in ranges.get(pid, ())):
-            seen[pid, word] += 1
+    words = zip(*columns, strict=True)
+    seen = Counter((pid, word) for pid, word in words if _inside(ranges, pid, word))
     return frozenset(_most_used_pairs(seen))
 
 
