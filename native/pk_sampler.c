@@ -105,6 +105,7 @@ static void read_mailbox(pk_sampler *sampler)
     while (pk_ring_count(&sampler->pids) > 0) {
         pk_ring_take(&sampler->pids, 1, &column);
         pk_taskset_add_process(&sampler->tasks, (int32_t)pid);
+        sampler->next_listing_ns = 0; /* do not let its threads wait */
     }
     while (sampler->quota_count < PK_SAMPLER_CGROUP_LIMIT) {
         cgroup_order *order = atomic_load(&sampler->orders[sampler->quota_count]);
