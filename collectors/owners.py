@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec import Struct
+
 from perfkit import _native
 from perfkit.collectors._cgroup import (
     UNIFIED,
@@ -29,6 +31,7 @@ CGROUP_WALK_LIMIT = 4096
 CGROUP_ROW_LIMIT = 512
 CHAIN_READ_LIMIT = 64
 CGROUP_COST_RATIO = 0.005
+OWNER_KEPT_NS = 4_000_000_000
 LAST_READ_NS = 100_000_000
 OTHERS = "(others)"
 
@@ -99,6 +102,18 @@ def parse_usage_ns(text: str, version: int) -> int:
     return -1
 
 
+class _Owner(Struct, frozen=True):
+    """What a process is, kept for a few seconds, since it is the dear part of a row."""
+
+    name: str = ""
+    cgroup: str = ""
+    nice: int = 0
+    policy: int = -1
+    cpus_allowed: str = ""
+    role: str = "other"
+    read_ns: int = 0
+
+
 class _Session:
     """Keeps the last reading of every process's CPU clock."""
 
@@ -107,6 +122,7 @@ class _Session:
         self._service = {ref.pid for ref in target.processes}
         self._siblings = {ref.pid for ref in target.siblings}
         self._before: dict[int, int] = {}
+        self._owners: dict[int, _Owner] = {}
         self._before_ns = 0
         self._usage_due_ns = self._usage_read_ns = 0
         self._mount = find_usage_mount(host)
@@ -130,6 +146,9 @@ class _Session:
         if not before:
             return
         deltas = to_deltas(before, after)
+        reused = (pid for pid in self._owners if after.get(pid, -1) < before.get(pid, 0))
+        for pid in list(reused):
+            del self._owners[pid]
         chosen = choose(deltas, interval_ns)
         for pid in chosen:
             yield self._to_row(pid, t_ns, interval_ns, deltas[pid])
@@ -137,18 +156,25 @@ class _Session:
         yield Row(OWNERS.name, (t_ns, interval_ns, 0, OTHERS, "", rest_ns, 0, -1, "", "other"))
 
     def _to_row(self, pid: int, t_ns: int, interval_ns: int, run_ns: int) -> Row:
-        name, nice, policy, role = "", 0, -1, "other"
+        owner = self._owners.get(pid)
+        if owner is None or t_ns - owner.read_ns > OWNER_KEPT_NS:
+            owner = self._owners[pid] = self._read_owner(pid, t_ns)
+        values = (owner.name, owner.cgroup, run_ns, owner.nice, owner.policy, owner.cpus_allowed)
+        return Row(OWNERS.name, (t_ns, interval_ns, pid, *values, owner.role))
+
+    def _read_owner(self, pid: int, t_ns: int) -> _Owner:
         try:
             stat = read_stat(self._host, pid)
-            name, nice, policy = stat.name, stat.nice, stat.policy
-            role = self._role_of(pid, stat.parent_pid)
         except Unavailable:
-            pass  # it went since its clock was read; its time counts all the same
-        cpus = read_status(self._host, pid).get("Cpus_allowed_list", "")
-        cgroup = read_cpu_path(self._host, pid)
-        return Row(
-            OWNERS.name,
-            (t_ns, interval_ns, pid, name, cgroup, run_ns, nice, policy, cpus, role),
+            return _Owner()  # it went since its clock was read; its time counts all the same
+        return _Owner(
+            name=stat.name,
+            cgroup=read_cpu_path(self._host, pid),
+            nice=stat.nice,
+            policy=stat.policy,
+            cpus_allowed=read_status(self._host, pid).get("Cpus_allowed_list", ""),
+            role=self._role_of(pid, stat.parent_pid),
+            read_ns=t_ns,
         )
 
     def _role_of(self, pid: int, parent_pid: int) -> str:

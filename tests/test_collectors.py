@@ -179,21 +179,16 @@ def test_owners_charge_the_process_that_burnt(spawn: Callable[..., object]) -> N
 
 
 @pytest.mark.system
-def test_processes_agree_with_psutil() -> None:
-    """Threads, parent, user and program of this process are those that psutil reads."""
-    host = Host()
-    target = resolve(host, os.getpid(), only_pid=True, own_pid=-1)
+def test_processes_agree_with_psutil(spawn: Callable[..., object]) -> None:
+    """Threads, parent, user and program of a process are those that psutil reads."""
+    child, host = spawn(BURNER), Host()
+    target = resolve(host, child.pid, only_pid=True, own_pid=-1)
 
-    rows = list(processes.COLLECTOR.open(host, target).poll())
+    row = next(iter(processes.COLLECTOR.open(host, target).poll())).values
 
-    row, other = rows[0].values, psutil.Process()
-    assert (row[1], row[2], row[5], row[11]) == (
-        other.pid,
-        other.ppid(),
-        other.exe(),
-        other.uids().real,
-    )
-    assert row[10] == other.num_threads()
+    other = psutil.Process(child.pid)
+    assert (row[1], row[2], row[5]) == (other.pid, other.ppid(), other.exe())
+    assert (row[10], row[11]) == (other.num_threads(), other.uids().real)
 
 
 FORKER = """

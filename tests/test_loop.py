@@ -240,12 +240,12 @@ def test_stop_ends_the_window_early() -> None:
 
 
 def test_progress_is_told_from_the_start() -> None:
-    """The first word comes as the window opens, then twice a second, with cost and sources."""
+    """The first word comes as the window opens, then twice a second, the last at its end."""
     told: list[Progress] = []
 
     run([make_collector(reader(beat))], seconds=1.3, progress=told.append)
 
-    assert [round(one.elapsed_s * 2) / 2 for one in told] == [0.0, 0.5, 1.0]
+    assert [round(one.elapsed_s * 2) / 2 for one in told] == [0.0, 0.5, 1.0, 1.5]
     assert told[-1].ok_count == told[-1].source_count == 1
     assert told[-1].cost_percent < 50
 

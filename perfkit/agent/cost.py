@@ -18,6 +18,11 @@ class Spent(Struct, frozen=True):
     own_ns: int
     children_ns: int
 
+    @property
+    def total_ns(self) -> int:
+        """Of the agent and its children together."""
+        return self.own_ns + self.children_ns
+
 
 def read_spent() -> Spent:
     """Reads the CPU time used so far, of every thread of this process, in C or Python."""
@@ -41,6 +46,6 @@ def to_cost(start: Spent, end: Spent) -> Cost:
     return Cost(
         cpu_ns=end.own_ns - start.own_ns,
         children_cpu_ns=end.children_ns - start.children_ns,
-        startup_cpu_ns=start.own_ns + start.children_ns,
+        startup_cpu_ns=start.total_ns,
         memory_peak_bytes=read_memory_peak_bytes(),
     )

@@ -62,6 +62,17 @@ class _Columns:
         self.dropped_count += count - room
         return room
 
+    def append(self, cells: Iterable[Any]) -> None:
+        """Adds one row, wholly or, where a cell does not fit its column, not at all."""
+        try:
+            for column, cell in zip(self.arrays, cells, strict=True):
+                column.append(cell)
+        except (TypeError, OverflowError):
+            for column in self.arrays:
+                del column[self.row_count :]
+            raise
+        self.row_count += 1
+
 
 class Sink:
     """Everything that one collector has told so far. Its methods may be called by two threads."""
@@ -73,7 +84,7 @@ class Sink:
         schemas = (*collector.tables, SERIES) if collector.metrics else collector.tables
         self._tables = {schema.name: _Columns(schema, limit_bytes) for schema in schemas}
         self._strings: dict[str, int] = {}
-        self._label_sets: set[tuple[str, ...]] = set()
+        self._label_sets: dict[tuple[str, tuple[str, ...]], tuple[int, int]] = {}
         self._sealed = False
 
     def take(self, items: Iterable[Item], t_ns: int) -> None:
@@ -123,35 +134,38 @@ class Sink:
         return found
 
     def _add_reading(self, reading: Reading, t_ns: int, count: int) -> None:
+        key = (reading.metric, reading.labels)
+        place = self._label_sets.get(key) or self._admit_label_set(reading)
+        series = self._tables[SERIES.name]
+        if count > READINGS_PER_POLL_LIMIT or place is None:
+            series.dropped_count += 1
+        elif series.admit(1):
+            series.append((*place, t_ns, float(reading.value)))
+
+    def _admit_label_set(self, reading: Reading) -> tuple[int, int] | None:
         if self._metrics.get(reading.metric) != len(reading.labels):
             raise ValueError(f"metric {reading.metric!r} was not declared with these labels")
-        key = (reading.metric, *reading.labels)
-        if key not in self._label_sets and len(self._label_sets) < LABEL_SET_LIMIT:
-            self._label_sets.add(key)
-        if count > READINGS_PER_POLL_LIMIT or key not in self._label_sets:
-            self._tables[SERIES.name].dropped_count += 1
-            return
+        if len(self._label_sets) >= LABEL_SET_LIMIT:
+            return None
         labels = ",".join(label.replace(",", "\\,") for label in reading.labels)
-        self._add_row(SERIES.name, (reading.metric, labels, t_ns, reading.value))
+        metric_index, labels_index = self._intern(reading.metric), self._intern(labels)
+        if metric_index is None or labels_index is None:
+            return None
+        self._label_sets[reading.metric, reading.labels] = metric_index, labels_index
+        return metric_index, labels_index
 
     def _add_row(self, name: str, values: tuple[int | float | str, ...]) -> None:
         table = self._tables.get(name)
         if table is None or len(values) != len(table.arrays):
             raise ValueError(f"a row of {len(values)} values for table {name!r} was not declared")
         cells = [
-            self._intern(value) if column.type is ColumnType.TEXT else value
-            for column, value in zip(table.schema.columns, values, strict=True)
+            self._intern(value) if column.typecode == "I" else value
+            for column, value in zip(table.arrays, values, strict=True)
         ]
-        if None in cells or not table.admit(1):
-            table.dropped_count += None in cells
-            return
-        packed: list[array[Any]] = [
-            array(column.typecode, (cell,))
-            for column, cell in zip(table.arrays, cells, strict=True)
-        ]
-        for column, one in zip(table.arrays, packed, strict=True):
-            column.extend(one)
-        table.row_count += 1
+        if None in cells:
+            table.dropped_count += 1
+        elif table.admit(1):
+            table.append(cells)
 
     def _add_rows(self, rows: Rows) -> None:
         table = self._tables.get(rows.table)
@@ -170,6 +184,9 @@ class Sink:
         table.row_count += room
 
     def _intern(self, value: int | float | str) -> int | None:
+        index = self._strings.get(value) if isinstance(value, str) else None
+        if index is not None:
+            return index
         text = cut_text(str(value))
         index = self._strings.get(text)
         if index is None and len(self._strings) < STRING_LIMIT:
