@@ -28,6 +28,8 @@ _PLAIN = {
     "count": "",
 }
 _WHOLE_LIMIT = 100_000
+# Powers of ten between which numbers are written out.
+_SIZE_MIN, _SIZE_MAX = -4, 15
 
 
 def to_text(value: float | None, unit: str) -> str:
@@ -49,15 +51,13 @@ def to_text(value: float | None, unit: str) -> str:
 
 def to_number(value: float) -> str:
     """Three significant digits; whole numbers below 100,000 stay whole."""
-    if value == int(value) and abs(value) < _WHOLE_LIMIT:
+    if abs(value) < _WHOLE_LIMIT and value == int(value):
         return str(int(value))
-    size = math.floor(math.log10(abs(value)))
-    rounded = round(value, SIGNIFICANT_DIGITS - 1 - size)
-    if abs(rounded) >= 10 ** (size + 1):
-        size += 1
-    if size < -4:
-        return f"{rounded:.{SIGNIFICANT_DIGITS - 1}e}"
-    return f"{rounded:.{max(0, SIGNIFICANT_DIGITS - 1 - size)}f}"
+    exponential = f"{value:.{SIGNIFICANT_DIGITS - 1}e}"
+    size = int(exponential.partition("e")[2]) if math.isfinite(value) else _SIZE_MAX
+    if not _SIZE_MIN <= size < _SIZE_MAX:
+        return exponential
+    return f"{float(exponential):.{max(0, SIGNIFICANT_DIGITS - 1 - size)}f}"
 
 
 def to_percent(ratio: float) -> str:
@@ -65,8 +65,8 @@ def to_percent(ratio: float) -> str:
     percent = 100 * ratio
     if abs(percent) < 0.005:
         return "0 %"
-    text = to_number(float(f"{percent:.3g}"))
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    text = to_number(percent)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text and 'e' not in text else text} %"
 
 
 def to_duration(seconds: float) -> str:

@@ -45,25 +45,26 @@ class Detail(Struct, frozen=True):
     others: int = 0
     ruled_out: int = 0
     not_checked: int = 0
+    time: int = 0
     is_spaced: bool = True
     is_open: bool = False
 
 
 VERBOSE = Detail(is_open=True)
 WIDE = (
-    Detail(3, 3, 2, 3, 3, 3, 3, is_open=True),
-    Detail(2, 2, 1, 1, 3, 1, 2, is_open=True),
-    Detail(2, 2, 1, 1, 3, 1, 1, is_open=True, is_spaced=False),
+    Detail(3, 3, 2, 3, 3, 3, 3, 2, is_open=True),
+    Detail(2, 2, 1, 1, 3, 1, 2, 1, is_open=True),
+    Detail(2, 2, 1, 1, 3, 1, 1, 1, is_open=True, is_spaced=False),
 )
 # Each with less than the one before it; the last one is used whether it fits or not.
 DETAILS = (
-    Detail(3, 3, 2, 3, 3, 4, 4),
-    Detail(2, 3, 2, 2, 3, 3, 3),
-    Detail(2, 2, 1, 2, 3, 2, 2),
-    Detail(2, 2, 1, 2, 2, 1, 2),
-    Detail(2, 2, 1, 1, 1, 1, 2),
-    Detail(2, 2, 1, 2, 1, 1, 1, is_spaced=False),
-    Detail(1, 1, 1, 1, 1, 1, 1, is_spaced=False),
+    Detail(3, 3, 2, 3, 3, 4, 4, 2),
+    Detail(2, 3, 2, 2, 3, 3, 3, 2),
+    Detail(2, 2, 1, 2, 3, 2, 2, 1),
+    Detail(2, 2, 1, 1, 2, 2, 2, 1),
+    Detail(2, 2, 1, 1, 2, 2, 2, 1, is_spaced=False),
+    Detail(2, 2, 1, 1, 1, 1, 1, 1, is_spaced=False),
+    Detail(1, 1, 1, 1, 1, 1, 1, 1, is_spaced=False),
 )
 
 
@@ -214,14 +215,14 @@ def _list_out(label: str, entries: list[tuple[str, str]], room: int, line_limit:
 
 def _time(report: Report, room: int, detail: Detail) -> list[list[str]]:
     """The largest rows of each ledger that was filled."""
-    line_limit = 1 if detail.text else 0
+    word = words.word_budget if detail == VERBOSE else words.word_states
     found = []
     for name, rows in (("requests", report.budget.requests), ("threads", report.budget.threads)):
-        items = words.word_budget(rows)
+        items = word(rows)
         if items:
             items[0] = f"{name}: {items[0]}"
-            found.append(wrap_items(items, room, line_limit, more=""))
-    return found or [["nothing: no requests in flight and no busy threads were seen"]]
+            found.append(wrap_items(items, room, detail.time, more=""))
+    return found or [wrap("nothing: no requests in flight and no busy threads were seen", room)]
 
 
 def _closing(report: Report, width: int, detail: Detail) -> list[Line]:

@@ -22,12 +22,16 @@ from perfkit.report.escape import to_printable
 from perfkit.units import to_duration, to_number, to_percent, to_text
 
 NAME_LIMIT = 64
+NAME_BRIEF_LIMIT = 22
 TITLE_LIMIT = 200
 SENTENCE_LIMIT = 500
 # Below this a cause is only a possibility, and its title says so.
 CONFIDENCE_MAY = 0.5
 CONFIDENCE_HIGH = 0.8
 SHARE_SHOWN_MIN = 0.005
+SHARE_ROUNDED_MIN = 0.095
+# A state is charged to one culprit by name where that one has this part of it.
+MOSTLY_RATIO = 0.8
 # Advice that begins so is a command: it is set apart and never wrapped.
 COMMAND_PREFIX = "perfkit "
 
@@ -62,10 +66,13 @@ def word_explained(finding: Finding) -> str:
         whole = "the time of requests in flight"
     else:
         whole = "the busy time of the serving threads"
-    low, high = to_percent(finding.share_low), to_percent(finding.share_high)
-    return (
-        f"{to_percent(finding.share)} of {whole} (90 % interval {low.removesuffix(' %')} to {high})"
-    )
+    low, high = _round_share(finding.share_low), _round_share(finding.share_high)
+    return f"{_round_share(finding.share)} % of {whole} (90 % interval {low} to {high} %)"
+
+
+def _round_share(share: float) -> str:
+    """Percent as exact as its interval lets it be."""
+    return f"{100 * share:.0f}" if share >= SHARE_ROUNDED_MIN else f"{100 * share:.1f}"
 
 
 def word_evidence(evidence: Evidence) -> str:
@@ -112,9 +119,29 @@ def word_budget_row(row: BudgetRow) -> str:
 
 
 def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:
-    """Where the time went, largest first; what is too small to read is left out."""
+    """Where the time went, row by row, largest first."""
     ranked = sorted(rows, key=lambda row: -row.share)
     return [word_budget_row(row) for row in ranked if row.share >= SHARE_SHOWN_MIN]
+
+
+def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
+    """Where the time went, state by state, largest first.
+
+    A state names whom it is charged to where that is mostly one, else how many they are.
+    """
+    states: dict[str, list[BudgetRow]] = {}
+    for row in rows:
+        states.setdefault(row.state, []).append(row)
+    summed = []
+    for state, members in states.items():
+        share = sum(row.share for row in members)
+        first = max(members, key=lambda row: row.share)
+        is_one = first.share >= MOSTLY_RATIO * share
+        culprit = (
+            to_printable(first.culprit, NAME_BRIEF_LIMIT) if is_one else f"({len(members)} of them)"
+        )
+        summed.append(BudgetRow(state, culprit, 0.0, share))
+    return word_budget(tuple(summed))
 
 
 def word_load(report: Report) -> str:
@@ -174,13 +201,8 @@ def word_run(report: Report) -> str:
 
 def word_cost(cost: CostSummary) -> str:
     """What perfkit itself used."""
-    words = [
-        f"cost {to_percent(cost.cpu_percent_of_core / 100)} of one core",
-        f"{to_number(float(f'{cost.memory_peak_mb:.3g}'))} MB",
-    ]
-    if cost.ticks_missed_ratio >= SHARE_SHOWN_MIN:
-        words.append(f"{to_percent(cost.ticks_missed_ratio)} of ticks missed")
-    return ", ".join(words)
+    percent = to_percent(cost.cpu_percent_of_core / 100)
+    return f"cost {percent} of one core, {to_text(cost.memory_peak_mb * 1e6, 'bytes')}"
 
 
 def is_command(advice: str) -> bool:

@@ -1,0 +1,5 @@
+"""`python -m perfkit` is `perfkit`."""
+
+from perfkit.cli.main import run
+
+run()
