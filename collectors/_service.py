@@ -13,7 +13,7 @@ from perfkit.host import Host
 from perfkit.model import Target
 
 MEMBER_LIMIT = 4096
-CHECK_LIMIT = 64
+CHECK_LIMIT = 32
 
 
 class Member(Struct, frozen=True):

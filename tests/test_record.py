@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from capture_values import to_rows
@@ -109,6 +112,66 @@ def test_first_progress_comes_within_a_second(service: int) -> None:
     record_pid(service, progress=tell)
 
     assert told[0] < 1.0
+
+
+def record_as_nobody(pid: int, path: Path) -> Capture:
+    """What another user records of a process."""
+    with path.open("wb") as out:
+        child = os.fork()
+        if child == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            out.write(record(RecordOptions(pid=pid, seconds=1.0)))
+            out.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
+    return codec.decode(path.read_bytes())
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("needs_root")
+def test_record_without_rights_says_what_it_could_not_see(service: int, tmp_path: Path) -> None:
+    """As another user every source has its own status, and what is open to all is measured."""
+    capture = record_as_nobody(service, tmp_path / "capture")
+
+    states = {status.collector: status.state for status in capture.header.statuses}
+    assert "cannot be read" in capture.header.target.chosen_by
+    assert (states["cpu"], states["owners"], states["processes"]) == ("ok", "ok", "ok")
+    assert "failed" not in states.values()
+    assert any(row["pid"] == service for row in to_rows(capture, "owners"))
+
+
+RECORDER = """
+import sys
+from perfkit.agent.record import RecordOptions, record
+sys.stdout.buffer.write(record(RecordOptions(pid=int(sys.argv[1]), seconds=1.5)))
+"""
+
+
+@pytest.mark.system
+def test_two_recordings_at_once_do_not_disturb_each_other(service: int) -> None:
+    """Two perfkits on one service both get all their sources."""
+    command = [sys.executable, "-c", RECORDER, str(service)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+
+    captures = [codec.decode(one.communicate()[0]) for one in both]
+
+    states = [{s.state for s in c.header.statuses if s.collector != "cgroup"} for c in captures]
+    assert [found & {"failed"} for found in states] == [set(), set()]
+    assert [c.tables["owners"].row_count > 0 for c in captures] == [True, True]
+
+
+@pytest.mark.system
+def test_record_of_a_stopped_service_is_a_record(service: int) -> None:
+    """A service that is stopped by a signal is measured like any other, its state is told."""
+    os.kill(service, signal.SIGSTOP)
+
+    capture = record_pid(service)
+
+    letters = {row["state_letter"] for row in to_rows(capture, "processes")}
+    assert letters == {ord("T")}
+    assert capture.header.interrupted == ""
 
 
 WITHOUT_EXTENSION = """

@@ -172,10 +172,14 @@ def _named(scene: _Scene, pid: int, pids: frozenset[int]) -> str:
     if main != pid:
         words += f" {pid}, part of the service of pid {main}"
     if len(pids) > 1:
-        words += f" ({len(pids)} processes)"
+        words += f" ({len(pids)} processes{_limited(pids)})"
     if pid in scene.holders.denied or not scene.tables:
         words += "; its sockets cannot be read (no right), so only its descendants are counted in"
     return words + _skipped(scene.holders)
+
+
+def _limited(pids: frozenset[int]) -> str:
+    return f", of which {SERVICE_LIMIT} are followed" if len(pids) > SERVICE_LIMIT else ""
 
 
 def _skipped(holders: Holders) -> str:
