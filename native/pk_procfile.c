@@ -206,10 +206,13 @@ int64_t pk_procfile_parse_inode(const char *link, size_t size)
     static const char *const kinds[] = {"socket:[", "pipe:["};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         size_t length = strlen(kinds[i]);
+        if (size <= length || memcmp(link, kinds[i], length) != 0) {
+            continue;
+        }
         cursor place = {link + length, link + size};
         int64_t inode;
-        if (size > length && memcmp(link, kinds[i], length) == 0 && *place.at != '-' &&
-            take_decimal(&place, &inode) && place.at < place.end && *place.at == ']') {
+        if (*place.at >= '0' && *place.at <= '9' && take_decimal(&place, &inode) &&
+            place.at < place.end && *place.at == ']') {
             return inode;
         }
     }

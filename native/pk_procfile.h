@@ -1,5 +1,6 @@
-/* Parsers of the files under /proc that the thread sampler reads, and the bounded reads before them.
- * All text is hostile: a parser touches `size` bytes at most and refuses what it does not understand.
+/* Parsers of the files under /proc that the thread sampler reads, and the bounded reads before
+ * them. All text is hostile: a parser touches `size` bytes at most and refuses what it does not
+ * understand.
  * Every function returns 0 or an errno value; on failure *ret is left alone. */
 #ifndef PK_PROCFILE_H
 #define PK_PROCFILE_H
@@ -8,7 +9,7 @@
 
 enum {
     PK_PROCFILE_BYTES = 1024,        /* schedstat, syscall and stat are all far shorter */
-    PK_SYSCALL_NOT_IN_SYSCALL = -1,  /* blocked elsewhere, e.g. in a page fault; as the kernel says */
+    PK_SYSCALL_NOT_IN_SYSCALL = -1,  /* blocked elsewhere, e.g. in a page fault */
     PK_SYSCALL_RUNNING = -2,         /* the text was "running" */
     PK_SYSCALL_UNREADABLE = -3,      /* refused, or not understood */
     PK_NAME_BYTES = 16,              /* TASK_COMM_LEN */

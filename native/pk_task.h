@@ -1,8 +1,8 @@
 /* One thread of the target: the files kept open to read it, its counters, and its open row.
  *
  * A row is one move: schedstat differed from the last observation. While it does not differ the
- * open row is extended. The open row may be copied by another thread at any time (pk_task_copy_row),
- * also while this one hangs in a read: no write to it lies around a read. */
+ * open row is extended. The open row may be copied by another thread at any time
+ * (pk_task_copy_row), also while this one hangs in a read: no write to it lies around a read. */
 #ifndef PK_TASK_H
 #define PK_TASK_H
 #include "pk_ring.h"
@@ -88,7 +88,7 @@ pk_task_outcome pk_task_observe(pk_task *task, const pk_task_context *context);
 /* Reads the state letter into the open row, the last thing before _deinit at the window's end. */
 void pk_task_finish(pk_task *task, const pk_task_context *context);
 
-/* Any thread: copies the open row. Returns 0, or EAGAIN where there is none or it is being written. */
+/* Any thread: copies the open row. EAGAIN: there is none, or it is being written. */
 int pk_task_copy_row(const pk_task *task, int64_t row[PK_RUN_COLUMN_COUNT]);
 
 #endif

@@ -1,5 +1,5 @@
-/* The processes and threads that are sampled: found by listing /proc/PID/task, kept in fixed tables.
- * One thread uses a set; only pk_taskset_copy_row may be called from another. */
+/* The processes and threads that are sampled: found by listing /proc/PID/task, kept in fixed
+ * tables. One thread uses a set; only pk_taskset_copy_row may be called from another. */
 #ifndef PK_TASKSET_H
 #define PK_TASKSET_H
 #include <stdbool.h>

@@ -176,6 +176,7 @@ def test_parser_refuses_what_it_does_not_understand(
         (b"socket:[123]", 123),
         (b"pipe:[9]", 9),
         (b"socket:[-5]", 0),
+        (b"socket:[ -5]", 0),
         (b"socket:[123", 0),
         (b"socket:[]", 0),
         (b"/tmp/socket:[5]", 0),

@@ -191,9 +191,10 @@ static const struct {
     const char *role;
     void (*act)(script *self);
 } roles[] = {
-    {"burn", burn},           {"recv", receive},   {"fsync", flush},         {"lock", lock},
-    {"hold", hold},           {"poll1", poll_one}, {"poll3", poll_three},    {"select2", select_two},
-    {"sleep", sleep_long},    {"wander", wander},  {"rename", rename_self},  {"exec", exec_program},
+    {"burn", burn},         {"recv", receive},       {"fsync", flush},
+    {"lock", lock},         {"hold", hold},          {"poll1", poll_one},
+    {"poll3", poll_three},  {"select2", select_two}, {"sleep", sleep_long},
+    {"wander", wander},     {"rename", rename_self}, {"exec", exec_program},
 };
 
 static void *act(void *argument)
