@@ -12,8 +12,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 from perfkit import _native
-from perfkit.collectors._proc import read_link
 from perfkit.collectors._service import ServiceTracker
+from perfkit.collectors._socket_text import TextSession
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import (
@@ -44,7 +44,7 @@ _COUNTERS = (
     Column("last_received_ms", "ms", help="age of the last data received"),
     Column("last_ack_received_ms", "ms"),
     Column("bytes_sent", "bytes", help="retransmitted ones included; Linux 4.19"),
-    Column("bytes_received", "bytes"),
+    Column("bytes_received", "bytes", help="the end of the stream (FIN) counts as one"),
     Column("data_segments_out", help="segments that carried data; Linux 4.6"),
     Column("data_segments_in"),
     Column("rtt_us", "us", help="smoothed; contains the peer's delay of acknowledgements"),
@@ -122,21 +122,13 @@ SOCKET_POLLS = TableSchema(
 class _Session:
     """The sampler at work."""
 
-    def __init__(self, host: Host, target: Target) -> None:
-        self._host = host
-        self._sampler = _start(host, target)
-        self._tracker = ServiceTracker(host, target)
-        self._owners = _Owners(host)
-        self._followed_ns = host.now_ns()
+    def __init__(self, sampler: _native.SocketSampler, owners: _Owners) -> None:
+        self._sampler, self._owners = sampler, owners
         self._waiting: list[tuple[int, Row]] = []
         self._stuck = False
         self._tell_inodes()
 
     def poll(self) -> Iterable[Item]:
-        now_ns = self._host.now_ns()
-        if now_ns - self._followed_ns >= FOLLOW_INTERVAL_NS:
-            self._followed_ns = now_ns
-            self._tracker.update()
         self._tell_inodes()
         return self._take(OWNER_WAIT_POLLS)
 
@@ -159,7 +151,7 @@ class _Session:
         )
 
     def _tell_inodes(self) -> None:
-        if self._owners.update(self._tracker.service_pids):
+        if self._owners.update():
             self._sampler.set_inodes(array("q", self._owners.pid_of).tobytes())
 
     def _take(self, owner_wait_polls: int) -> Iterator[Item]:
@@ -184,14 +176,26 @@ class _Session:
 class _Owners:
     """Which process of the service holds which socket; read as often as it is cheap."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, target: Target) -> None:
         self._host = host
+        self._tracker = ServiceTracker(host, target)
+        self._followed_ns = host.now_ns()
         self._due_ns: dict[int, int] = {}
         self._inodes: dict[int, list[int]] = {}
         self.pid_of: dict[int, int] = {}
 
-    def update(self, pids: list[int]) -> bool:
+    def read(self) -> dict[int, int]:
+        """The process that holds each socket, by inode."""
+        self.update()
+        return self.pid_of
+
+    def update(self) -> bool:
         """Reads what is due; tells whether the held sockets changed."""
+        now_ns = self._host.now_ns()
+        if now_ns - self._followed_ns >= FOLLOW_INTERVAL_NS:
+            self._followed_ns = now_ns
+            self._tracker.update()
+        pids = self._tracker.service_pids
         for pid in pids:
             begin_ns = self._host.now_ns()
             if begin_ns >= self._due_ns.get(pid, 0):
@@ -209,33 +213,17 @@ class _Owners:
 
 def list_socket_inodes(host: Host, pid: int) -> list[int]:
     """The inodes of the sockets that a process holds; empty where it is gone or refused."""
-    folder = f"{pid}/fd"
     try:
-        names = host.list_proc(folder)[:DESCRIPTOR_LIMIT]
-    except Unavailable:
+        links = _native.list_fds(os.fspath(host.proc), pid, DESCRIPTOR_LIMIT)
+    except OSError:
         return []
-    links = (read_link(host, f"{folder}/{name}") for name in names)
-    return [inode for link in links if (inode := parse_socket_inode(link))]
+    return [inode for _, link in links if (inode := parse_socket_inode(link))]
 
 
 def parse_socket_inode(link: str) -> int:
     """Reads the inode out of "socket:[123]"; 0 for every other link."""
     digits = link[8:-1] if link.startswith("socket:[") and link.endswith("]") else ""
     return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
-
-
-def _start(host: Host, target: Target) -> _native.SocketSampler:
-    path = host.proc / str(target.main_pid) / "ns" / "net"
-    try:
-        return _native.SocketSampler(os.fspath(path), poll_interval_ns=POLL_INTERVAL_NS)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        refused = error.errno in (errno.EPERM, errno.EACCES)
-        where = (
-            "the target's network namespace" if "namespace" in str(error.filename) else "netlink"
-        )
-        grant = "root, or CAP_SYS_ADMIN and CAP_SYS_PTRACE, to enter the target's namespace"
-        raise Unavailable(f"{where}: {why}", grant=grant if refused else "") from error
 
 
 def _closed_rows(closed: _native.NamedRows) -> Iterator[Row]:
@@ -287,8 +275,29 @@ def _remarks(stats: dict[str, int], stuck: bool) -> Iterator[str]:
 
 
 def open_session(host: Host, target: Target) -> Session:
-    """Starts the sampler. Raises: `Unavailable` where the namespace may not be entered."""
-    return _Session(host, target)
+    """Starts the sampler, or reads text where the target's namespace may not be entered.
+
+    Raises: `Unavailable` where neither is possible.
+    """
+    path = host.proc / str(target.main_pid) / "ns" / "net"
+    try:
+        sampler = _native.SocketSampler(os.fspath(path), poll_interval_ns=POLL_INTERVAL_NS)
+    except OSError as error:
+        owners = _Owners(host, target)
+        if error.errno in (errno.EPERM, errno.EACCES) and owners.read():
+            return TextSession(host, target, owners.read)
+        raise _to_unavailable(error) from error
+    return _Session(sampler, _Owners(host, target))
+
+
+def _to_unavailable(error: OSError) -> Unavailable:
+    """Says which step failed; the extension gives its name where a file name would be."""
+    is_outside = "namespace" in str(error.filename)
+    where = "the target's network namespace" if is_outside else "netlink socket diagnosis"
+    grant = "root, or CAP_SYS_ADMIN and CAP_SYS_PTRACE, to enter the target's namespace"
+    refused = error.errno in (errno.EPERM, errno.EACCES)
+    reason = f"{where}: {(error.strerror or str(error)).lower()}"
+    return Unavailable(reason, grant=grant if refused else "")
 
 
 COLLECTOR = Collector(

@@ -1,7 +1,6 @@
 #include "pk_socket_query.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +11,7 @@
 enum {
     DUMP_ROW_LIMIT = 2000000,
     CLOSED_BUFFER_BYTES = 8 << 20,
-    STALE_LIMIT = 64,
+    ATTEMPT_LIMIT = 4,
 };
 
 static const int64_t DUMP_LIMIT_NS = 2000000000;
@@ -123,6 +122,51 @@ static int send_all(int descriptor, const uint8_t *bytes, size_t size_bytes)
     return sent < 0 ? errno : 0;
 }
 
+/* Receives what is there, at most a batch, each into its slot of the buffer. Returns how many. */
+static int receive_many(struct pk_socket_query *query)
+{
+    struct mmsghdr messages[PK_SOCKET_QUERY_BATCH];
+    struct iovec parts[PK_SOCKET_QUERY_BATCH];
+    memset(messages, 0, sizeof messages);
+    for (size_t place = 0; place < PK_SOCKET_QUERY_BATCH; place++) {
+        parts[place].iov_base = query->buffer + place * PK_SOCKET_QUERY_REPLY_BYTES;
+        parts[place].iov_len = PK_SOCKET_QUERY_REPLY_BYTES;
+        messages[place].msg_hdr.msg_iov = &parts[place];
+        messages[place].msg_hdr.msg_iovlen = 1;
+        messages[place].msg_hdr.msg_name = &query->senders[place];
+        messages[place].msg_hdr.msg_namelen = sizeof query->senders[place];
+    }
+    const int count =
+        recvmmsg(query->descriptor, messages, PK_SOCKET_QUERY_BATCH, MSG_DONTWAIT, NULL);
+    query->lost_count += count < 0 && errno == ENOBUFS;
+    for (int place = 0; place < count; place++) {
+        query->sizes_bytes[place] = query->senders[place].nl_pid == 0 ? messages[place].msg_len : 0;
+    }
+    return count;
+}
+
+/* Reads the datagram in a slot. Returns 1 if it answers one of the count requests, else 0. */
+static size_t read_answer(struct pk_socket_query *query, int place, uint32_t first_sequence,
+                          size_t count, struct pk_socket_answer *ret)
+{
+    struct pk_reply reply;
+    const uint8_t *bytes = query->buffer + (size_t)place * PK_SOCKET_QUERY_REPLY_BYTES;
+    if (pk_sockdiag_read(bytes, query->sizes_bytes[place], &reply) == 0) {
+        return 0;
+    }
+    const uint32_t index = reply.sequence - first_sequence;
+    if (index >= count) {
+        return 0;
+    }
+    if (reply.kind == PK_REPLY_FACT) {
+        ret[index].error = 0;
+        ret[index].fact = reply.fact;
+    } else if (reply.kind == PK_REPLY_ERROR) {
+        ret[index].error = reply.error != 0 ? reply.error : EPROTO;
+    }
+    return 1;
+}
+
 int pk_socket_query_get(struct pk_socket_query *query, const struct pk_socket_key *const *keys,
                         size_t count, struct pk_socket_answer *ret)
 {
@@ -140,22 +184,13 @@ int pk_socket_query_get(struct pk_socket_query *query, const struct pk_socket_ke
     /* The kernel answers within the send, one datagram a request, so nothing has to be waited for.
      * Answers left over from an earlier request are stepped over. */
     size_t answer_count = 0;
-    for (size_t received = 0; received < count + STALE_LIMIT && answer_count < count; received++) {
-        const ssize_t size_bytes = receive(query, query->descriptor, MSG_DONTWAIT);
-        if (size_bytes < 0) {
-            return 0;
+    for (int attempt = 0; attempt < ATTEMPT_LIMIT && answer_count < count; attempt++) {
+        const int datagram_count = receive_many(query);
+        if (datagram_count <= 0) {
+            break;
         }
-        struct pk_reply reply;
-        if (pk_sockdiag_read(query->buffer, (size_t)size_bytes, &reply) == 0) {
-            continue;
-        }
-        const uint32_t index = reply.sequence - first_sequence;
-        answer_count += index < count;
-        if (index < count && reply.kind == PK_REPLY_FACT) {
-            ret[index].error = 0;
-            ret[index].fact = reply.fact;
-        } else if (index < count && reply.kind == PK_REPLY_ERROR) {
-            ret[index].error = reply.error != 0 ? reply.error : EPROTO;
+        for (int place = 0; place < datagram_count; place++) {
+            answer_count += read_answer(query, place, first_sequence, count, ret);
         }
     }
     return 0;

@@ -4,11 +4,18 @@
 #define PK_SOCKET_QUERY_H
 #include "pk_sockdiag.h"
 
+#include <sys/socket.h>
+
+#include <linux/netlink.h>
+
 enum {
     PK_SOCKET_QUERY_BATCH = 32,
     PK_SOCKET_QUERY_REPLY_BYTES = 1024, /* one exact reply is about 400 bytes */
     PK_SOCKET_QUERY_BUFFER_BYTES = 32768,
 };
+
+_Static_assert(PK_SOCKET_QUERY_BATCH * PK_SOCKET_QUERY_REPLY_BYTES <= PK_SOCKET_QUERY_BUFFER_BYTES,
+               "the answers of a batch fit the buffer");
 
 struct pk_socket_query {
     int descriptor;        /* requests and dumps, -1 none */
@@ -16,7 +23,9 @@ struct pk_socket_query {
     int closed_error;      /* why it was refused, 0 if it was not */
     uint32_t sequence;
     int64_t lost_count; /* times the kernel dropped messages to us */
-    uint8_t buffer[PK_SOCKET_QUERY_BUFFER_BYTES];
+    uint8_t buffer[PK_SOCKET_QUERY_BUFFER_BYTES]; /* one datagram of a dump, or a batch's answers */
+    size_t sizes_bytes[PK_SOCKET_QUERY_BATCH];
+    struct sockaddr_nl senders[PK_SOCKET_QUERY_BATCH];
     uint8_t requests[PK_SOCKET_QUERY_BATCH * PK_SOCKDIAG_GET_BYTES];
 };
 

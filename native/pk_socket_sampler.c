@@ -15,7 +15,7 @@
 static const int64_t START_WAIT_NS = 1000000000;
 static const int64_t SLOWEST_INTERVAL_NS = 250000000; /* one poll a block */
 enum {
-    ADAPT_POLLS = 10,
+    COST_POLLS = 16, /* over which a poll's cost is smoothed */
     JITTER_PERCENT = 20,
 };
 
@@ -91,15 +91,13 @@ static void share(struct pk_socket_sampler *sampler)
     pthread_mutex_unlock(&sampler->lock);
 }
 
-/* Slows down when the last polls cost more than the budget, and comes back when they do not. */
-static void adapt(struct pk_socket_recorder *recorder, int64_t *cpu_mark_ns)
+/* Slows down when polls cost more than the budget, and comes back when they do not. The mean begins
+ * at nothing, since the first polls, which find everything, are not typical. */
+static void adapt(struct pk_socket_recorder *recorder, int64_t poll_cpu_ns)
 {
-    if (recorder->stats.poll_count % ADAPT_POLLS != 0) {
-        return;
-    }
-    const int64_t poll_ns = (recorder->stats.cpu_ns - *cpu_mark_ns) / ADAPT_POLLS;
-    *cpu_mark_ns = recorder->stats.cpu_ns;
-    int64_t interval_ns = (int64_t)((double)poll_ns / recorder->config.budget_ratio);
+    recorder->stats.mean_cpu_ns += (poll_cpu_ns - recorder->stats.mean_cpu_ns) / COST_POLLS;
+    int64_t interval_ns =
+        (int64_t)((double)recorder->stats.mean_cpu_ns / recorder->config.budget_ratio);
     if (interval_ns > SLOWEST_INTERVAL_NS) {
         interval_ns = SLOWEST_INTERVAL_NS;
     }
@@ -146,15 +144,15 @@ static void fetch_inodes(struct pk_socket_sampler *sampler)
 static void poll_until_stopped(struct pk_socket_sampler *sampler)
 {
     struct pk_socket_recorder *recorder = &sampler->recorder;
-    int64_t cpu_mark_ns = 0;
     int64_t slot_ns = pk_clock_ns();
     recorder->stats.start_ns = slot_ns;
     pthread_mutex_lock(&sampler->lock);
     while (!sampler->is_stopping) {
         pthread_mutex_unlock(&sampler->lock);
         fetch_inodes(sampler);
+        const int64_t cpu_before_ns = recorder->stats.cpu_ns;
         pk_socket_recorder_poll(recorder);
-        adapt(recorder, &cpu_mark_ns);
+        adapt(recorder, recorder->stats.cpu_ns - cpu_before_ns);
         share(sampler);
         const int64_t next_ns = plan_next(recorder, &slot_ns);
         pthread_mutex_lock(&sampler->lock);

@@ -27,6 +27,7 @@ struct pk_socket_stats {
     int64_t last_poll_ns;
     int64_t poll_count;
     int64_t cpu_ns;
+    int64_t mean_cpu_ns;       /* of a poll, smoothed */
     int64_t interval_ns;       /* as adapted to the budget */
     int64_t dump_count;        /* all dumps */
     int64_t dump_error_count;
