@@ -171,6 +171,34 @@ def test_busiest_serving_service_is_chosen(spawn: Spawn) -> None:
     assert target.chosen_by.endswith("% of a core")
 
 
+APART = """
+import ctypes, fcntl, socket, struct, sys
+if ctypes.CDLL(None, use_errno=True).unshare(0x40000000) != 0:
+    print("refused", flush=True); sys.exit()
+raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(raw, 0x8914, struct.pack("16sh14x", b"lo", 1))
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+accepted = server.accept()
+print(server.getsockname()[1], flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("needs_root")
+def test_sockets_are_read_in_the_network_of_the_target(spawn: Spawn) -> None:
+    """A service in a network namespace of its own is told with that network's listeners."""
+    child = spawn(APART)
+    if child.first_line == "refused":  # type: ignore[attr-defined]
+        pytest.skip("this machine lets nobody make a network namespace")
+
+    target = resolve(Host(), child.pid, only_pid=False, own_pid=-1)
+
+    assert target.listening == (f"127.0.0.1:{numbers(child)[0]}",)
+    assert target.network_namespace != Path("/proc/self/ns/net").stat().st_ino
+
+
 def test_service_of_a_tree_is_chosen_by_its_connections(tree: Tree) -> None:
     """On the fixture host only gunicorn has accepted connections, so it is the one."""
     target = resolve(tree("v2"), None, only_pid=False, own_pid=-1)

@@ -114,7 +114,7 @@ class _Source:
             problem = Problem("failed", words)
         status = to_status(self.collector.name, problem)
         # What answered at times is no missing source: its gaps are the polls that it missed.
-        answered = status.state == "unavailable" and self._poll_count > 0
+        answered = status.state == "unavailable" and self.sink.row_count > 0
         return replace(
             status,
             state="ok" if answered else status.state,

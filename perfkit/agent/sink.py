@@ -115,6 +115,11 @@ class Sink:
         """The rows and readings that were lost to a limit."""
         return sum(table.dropped_count for table in self._tables.values())
 
+    @property
+    def row_count(self) -> int:
+        """The rows and readings that were kept."""
+        return sum(table.row_count for table in self._tables.values())
+
     def to_tables(self, strings: dict[str, int]) -> list[Table]:
         """Packs the gathered rows; their text goes into `strings`, shared by all sinks.
 
