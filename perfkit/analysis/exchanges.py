@@ -2,8 +2,9 @@
 
 On an accepted socket the client asks and the service answers; on an outgoing one the service asks
 and the peer answers. Whoever spoke last tells: asked last = an answer is pending. The kernel's ages
-tick in jiffies, so only a strict comparison decides; equal ages are resolved by what a thread does
-with the socket, then by segment counts against the socket's own unambiguous polls.
+tick in jiffies, so only a strict comparison decides. Equal ages (ties) are resolved, in this order,
+by acknowledgements, by what a thread does with the socket, by near misses (which kind of row comes
+within one jiffy of a tie), and by segment counts (docs/decisions/0020-ties-of-ages.md).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ TRANSITIONS_NEEDED = 3
 MULTIPLE_RATIO_NEEDED = 0.85
 # A count of pending answers this near to one half decides nothing.
 UNDECIDED_MARGIN = 0.2
-CLEAR_ROWS_NEEDED = 10
-JIFFIES_APART = 3
+NEAR_MISSES_NEEDED = 3
+NEAR_MISSES_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Exchanges:
     asked_age: Integers
     answered_age: Integers
     unread: Integers
+    unacked: Integers
+    ack_age: Integers
+    asked_by_peer: bool
 
     def same_socket_as_before(self) -> Masks:
         """For each row, whether the row before it is of the same socket."""
@@ -63,6 +67,9 @@ def read_exchanges(runs: Frame, *, asked_by_peer: bool) -> Exchanges:
         asked[1],
         answered[1],
         runs.integers("receive_queue_bytes"),
+        runs.integers("unacked"),
+        runs.integers("last_ack_received_ms"),
+        asked_by_peer,
     )
 
 
@@ -98,12 +105,45 @@ def strict_states(rows: Exchanges) -> Integers:
     return state
 
 
-def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
-    """Settles the rows that `decided` leaves open, by segment counts against clear rows.
+def acknowledged_states(rows: Exchanges, decided: Integers) -> Integers:
+    """Settles ties by acknowledgements: ours that is out, or came after the peer's last data.
+
+    Either way the service spoke last: on an accepted socket it has answered, on an outgoing one
+    it has asked.
+    """
+    spoke_last = (rows.unacked > 0) | ((rows.ack_age >= 0) & (rows.ack_age < _peer_age(rows)))
+    state = decided.copy()
+    tied = (decided == UNDETERMINED) & spoke_last
+    state[tied] = SETTLED if rows.asked_by_peer else PENDING
+    return state
+
+
+def near_miss_states(rows: Exchanges, decided: Integers) -> Integers:
+    """Settles ties by their near misses: rows whose ages are just one jiffy apart.
+
+    A tie needs either a question right after an answer (then it is pending) or an answer right
+    after its question (then it is settled). Whichever kind nearly all near misses are, ties are.
+    """
+    apart = rows.asked_age - rows.answered_age
+    known = (rows.answered > 0) & (rows.asked > 0)
+    gaps = np.abs(apart[known & (apart != 0)])
+    if not len(gaps):
+        return decided
+    near = known & (np.abs(apart) == gaps.min())
+    pending = int((near & (decided == PENDING) & (apart < 0)).sum())
+    settled = int((near & (decided == SETTLED) & (apart > 0)).sum())
+    state = decided.copy()
+    for kind, count, others in ((PENDING, pending, settled), (SETTLED, settled, pending)):
+        if count >= NEAR_MISSES_NEEDED and count >= NEAR_MISSES_RATIO * others:
+            state[decided == UNDETERMINED] = kind
+    return state
+
+
+def counted_states(rows: Exchanges, decided: Integers) -> Integers:
+    """Settles the rows that are left, by segment counts against clear rows.
 
     The nearest clear row of the same socket is the base: since it, every question adds one pending
     answer and every answer takes one away. Sockets without a clear row count from their opening.
-    Where answers vary too much for counting, the spacing of the clear rows' ages decides.
     """
     lengths = message_lengths(rows)
     state = decided.copy()
@@ -118,28 +158,12 @@ def resolve_states(rows: Exchanges, decided: Integers) -> Integers:
     drift = 2 * lengths.answer_spread * np.sqrt(np.abs(answers) / lengths.answer)
     unsure = np.abs(count - 0.5) < UNDECIDED_MARGIN + drift
     settled = np.where(count > 0.5, PENDING, SETTLED)
-    state[open_rows] = np.where(unsure, _usual_state(rows, decided), settled)
+    state[open_rows] = np.where(unsure, UNDETERMINED, settled)
     return state
 
 
-def _usual_state(rows: Exchanges, decided: Integers) -> int:
-    """What equal ages must mean, from how far apart the ages of clear rows are.
-
-    A settled row's ages differ by how long its answer took, a pending row's by the pause before
-    its question. Equal ages need one of them to fit into a jiffy: where answers take longer, the
-    row is pending; where pauses are longer, it is settled.
-    """
-    apart = rows.asked_age - rows.answered_age
-    took = apart[(decided == SETTLED) & (apart > 0) & (rows.answered > 0)]
-    paused = -apart[(decided == PENDING) & (apart < 0)]
-    if len(took) + len(paused) < CLEAR_ROWS_NEEDED:
-        return UNDETERMINED
-    jiffy = min([*took.tolist(), *paused.tolist()])
-    slow_answers = not len(took) or np.median(took) >= JIFFIES_APART * jiffy
-    long_pauses = not len(paused) or np.median(paused) >= JIFFIES_APART * jiffy
-    if slow_answers == long_pauses:
-        return UNDETERMINED
-    return PENDING if slow_answers else SETTLED
+def _peer_age(rows: Exchanges) -> Integers:
+    return rows.asked_age if rows.asked_by_peer else rows.answered_age
 
 
 def one_way(rows: Exchanges) -> Masks:

@@ -18,11 +18,13 @@ from perfkit.analysis.exchanges import (
     SETTLED,
     UNDETERMINED,
     Exchanges,
+    acknowledged_states,
     answers_between,
+    counted_states,
     message_lengths,
+    near_miss_states,
     one_way,
     read_exchanges,
-    resolve_states,
     strict_states,
 )
 from perfkit.analysis.states import POLL, RECEIVE
@@ -85,7 +87,7 @@ def read_requests(aligned: Aligned) -> Requests:
     accepted = runs.where(role == "accepted") if len(runs) else runs
     rows = read_exchanges(accepted, asked_by_peer=True)
     readers = _reader_waits(aligned)
-    state, one_way_rows = _states(rows, _inodes(sockets), readers, unread_means=PENDING)
+    state, one_way_rows = _states(rows, _inodes(sockets), readers)
     closed = _Closed.read(
         aligned, set(zip(sockets.text("local"), sockets.text("peer"), strict=True))
     )
@@ -107,27 +109,35 @@ def read_requests(aligned: Aligned) -> Requests:
 
 
 def _states(
-    rows: Exchanges,
-    inode_of: dict[int, int],
-    readers: dict[int, list[tuple[int, int]]],
-    *,
-    unread_means: int,
+    rows: Exchanges, inode_of: dict[int, int], readers: dict[int, list[tuple[int, int]]]
 ) -> tuple[Integers, Masks]:
-    """Decides every row: unread bytes, then ages, then readers, then counts; one-way last."""
-    strict = strict_states(rows)
-    strict[rows.unread > 0] = unread_means
-    # A thread in recv on an accepted socket waits for a question, on an outgoing one for an answer.
-    reading = SETTLED if unread_means == PENDING else PENDING
-    for index in np.flatnonzero(strict == UNDETERMINED).tolist():
-        inode = inode_of.get(int(rows.socket[index]), 0)
-        for begin, end in readers.get(inode, ()):
-            if begin <= rows.end[index] and end >= rows.begin[index]:
-                strict[index] = reading
-                break
-    state = resolve_states(rows, strict)
+    """Decides every row, and marks those of one-way sockets, on which nothing is pending."""
+    state = strict_states(rows)
+    # Unread bytes are a question not yet taken up, or an answer that has arrived.
+    state[rows.unread > 0] = PENDING if rows.asked_by_peer else SETTLED
+    state = acknowledged_states(rows, state)
+    state = _read_states(rows, state, inode_of, readers)
+    state = counted_states(rows, near_miss_states(rows, state))
     silent = one_way(rows)
     state[silent] = SETTLED
     return state, silent
+
+
+def _read_states(
+    rows: Exchanges,
+    decided: Integers,
+    inode_of: dict[int, int],
+    readers: dict[int, list[tuple[int, int]]],
+) -> Integers:
+    """Settles ties by threads seen receiving: for a question, or on outgoing ones for an answer."""
+    state = decided.copy()
+    for index in np.flatnonzero(decided == UNDETERMINED).tolist():
+        inode = inode_of.get(int(rows.socket[index]), 0)
+        for begin, end in readers.get(inode, ()):
+            if begin <= rows.end[index] and end >= rows.begin[index]:
+                state[index] = SETTLED if rows.asked_by_peer else PENDING
+                break
+    return state
 
 
 def _inodes(sockets: Frame) -> dict[int, int]:
@@ -227,7 +237,7 @@ def _read_peers(
     for name in sorted(set(names.tolist())):
         frame = outgoing.where(names == name).sorted_by("socket_index", "start_ns")
         rows = read_exchanges(frame, asked_by_peer=False)
-        state, silent = _states(rows, _inodes(sockets), readers, unread_means=SETTLED)
+        state, silent = _states(rows, _inodes(sockets), readers)
         if silent.all():
             continue
         per_question = message_lengths(rows).question
