@@ -41,7 +41,8 @@ time.sleep(60)
 
 def record_pid(pid: int, **options: object) -> Capture:
     """Records a process for one second and reads the bytes back."""
-    return codec.decode(record(RecordOptions(pid=pid, **{"seconds": 1.0, **options})))  # type: ignore[arg-type]
+    wanted = {"pid": pid, "seconds": 1.0, **options}
+    return codec.decode(record(RecordOptions(**wanted)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
