@@ -19,6 +19,7 @@ from perfkit.agent.loop import Progress
 from perfkit.agent.record import RecordOptions, record
 from perfkit.errors import TargetError, UsageError
 from perfkit.fetch.local import fetch
+from perfkit.host import Host
 from perfkit.model import Capture
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -128,6 +129,19 @@ def record_as_nobody(pid: int, path: Path) -> Capture:
             os._exit(0)
         os.waitpid(child, 0)
     return codec.decode(path.read_bytes())
+
+
+def test_record_of_the_host_says_what_it_left_out(tree: Callable[[str], Host]) -> None:
+    """Without a service only the host is read, and the other sources say why they are not."""
+    empty = tree("none").proc.parent / "sys"
+
+    capture = codec.decode(record(RecordOptions(host=Host(proc=empty, sys=empty), seconds=0.2)))
+
+    by_name = {status.collector: status for status in capture.header.statuses}
+    assert capture.header.target.kind == "host"
+    assert by_name["threads"].reason == "no service was looked at"
+    assert by_name["cpu"].reason.endswith("stat: no such file or directory")
+    assert {"probe", "sockets", "owners"} <= by_name.keys()
 
 
 @pytest.mark.system

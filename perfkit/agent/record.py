@@ -46,29 +46,38 @@ def record(options: RecordOptions) -> bytes:
     """
     _check(options)
     target = resolve(options.host, options.pid, options.only_pid)
-    stop = options.stop or threading.Event()
+    wanted = choose_collectors(options.collectors)
     recording = run(
         options.host,
         target,
-        choose_collectors(options.collectors, target),
+        [one for one in wanted if target.kind != "host" or one.scope == "host"],
         options.seconds,
-        stop=stop,
+        stop=options.stop or threading.Event(),
         progress=options.progress,
     )
-    if target.kind != "host":
+    if target.kind == "host":
+        names = [one.name for one in wanted if one.scope == "target"]
+        recording = add_skipped([*names, "probe"], recording)
+    else:
         recording = add_probes(options, target, recording)
     return codec.encode(to_capture(options, target, recording))
 
 
-def choose_collectors(names: tuple[str, ...], target: Target) -> tuple[Collector, ...]:
-    """The collectors to run: those named, else all that suit the target."""
+def choose_collectors(names: tuple[str, ...]) -> tuple[Collector, ...]:
+    """The collectors that were asked for: those named, else all."""
     found: dict[str, Collector] = discover.load_all("perfkit.collectors", "COLLECTOR")
     unknown = sorted(set(names) - found.keys())
     if unknown:
         known = ", ".join(sorted(found))
         raise UsageError(f"unknown collector {unknown[0]!r}", fix=f"name some of: {known}")
-    wanted = (found[name] for name in sorted(set(names) or found))
-    return tuple(c for c in wanted if target.kind != "host" or c.scope == "host")
+    return tuple(found[name] for name in sorted(set(names) or found))
+
+
+def add_skipped(names: list[str], recording: Recording) -> Recording:
+    """Says of sources that look at a service that there was none to look at."""
+    problem = Problem("unavailable", "no service was looked at", grant="--pid PID")
+    skipped = (to_status(name, problem) for name in names)
+    return replace(recording, statuses=(*recording.statuses, *skipped))
 
 
 def add_probes(options: RecordOptions, target: Target, recording: Recording) -> Recording:
