@@ -34,7 +34,7 @@ def make_budget(case: Case) -> Budget:
         in_flight_mean=mean if counted else None,
         answers_per_second=rate if counted else None,
         latency_mean_ms=mean / rate * 1e3 if counted and rate > 0 else None,
-        busy_threads_mean=case.threads.total_ns() / case.window_ns,
+        busy_threads_mean=case.working_ns / case.window_ns,
         undetermined_share=requests.undetermined_share,
     )
 

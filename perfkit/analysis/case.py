@@ -62,6 +62,12 @@ class Case:
         """The length of the window."""
         return float(self.aligned.axis.end_ns - self.aligned.axis.start_ns)
 
+    @property
+    def working_ns(self) -> float:
+        """The booked time of the serving threads less timed waits, which may be mere pauses."""
+        paused = self.threads.ns[self.threads.rows_where(State.TIMER_WAIT)].sum()
+        return self.threads.total_ns() - float(paused)
+
     @cached_property
     def whole_blocks(self) -> Reals:
         """All booked time of the ledger to judge by, per block."""

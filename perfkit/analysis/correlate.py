@@ -25,6 +25,10 @@ class RuleLike(Protocol):
     @property
     def needs(self) -> tuple[str, ...]: ...
     @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def absent(self) -> str: ...
+    @property
     def find(self) -> Callable[[Case], Iterator[Finding | Rejection]]: ...
 
 
@@ -37,6 +41,9 @@ def run_rules(
     skips: list[Skip] = []
     for rule in rules:
         missing = [need for need in rule.needs if not case.aligned.has(need)]
+        if missing and _answered(case, rule):
+            rejections.setdefault(rule.id, _absent(rule))
+            continue
         if missing:
             skips.append(Skip(rule.id, f"not recorded: {', '.join(missing)}"))
             continue
@@ -47,6 +54,17 @@ def run_rules(
                 rejections.setdefault(result.id, result)
     found = {finding.id for finding in findings}
     return _rank(findings), [one for key, one in rejections.items() if key not in found], skips
+
+
+def _answered(case: Case, rule: RuleLike) -> bool:
+    """Whether all collectors of the rule's needs answered, so that an empty table is a fact."""
+    states = {status.collector: status.state for status in case.aligned.header.statuses}
+    return all(states.get(source) == "ok" for source in rule.sources)
+
+
+def _absent(rule: RuleLike) -> Rejection:
+    source = ", ".join(rule.sources)
+    return Rejection(rule.id, rule.absent, 0, 1, "", source, f"there are no {rule.absent}")
 
 
 def _rank(findings: list[Finding]) -> list[Finding]:
@@ -123,9 +141,7 @@ def _symptom(case: Case) -> str:
 
 def _is_idle(case: Case) -> bool:
     requests = case.requests
-    busy = case.threads.total_ns() - float(
-        case.threads.ns[case.threads.rows_where(State.TIMER_WAIT)].sum()
-    )
+    busy = case.working_ns
     quiet = requests.answer_count < 1 and requests.in_flight.mean() < IDLE_IN_FLIGHT
     return bool(quiet and busy < IDLE_BUSY_THREADS * case.window_ns)
 

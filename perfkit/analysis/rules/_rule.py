@@ -21,6 +21,8 @@ CRITICAL_SHARE = 0.4
 class Rule:
     """One cause. Without its `needs` (metrics or `table.column`s) it is reported as not checked.
 
+    Where the `sources` (collectors) of its needs answered and found nothing, `absent` names what
+    there are none of, which rejects the cause.
     `cell` is its place in the USE table (resource, utilisation | saturation | errors).
     """
 
@@ -30,6 +32,8 @@ class Rule:
     cell: tuple[str, str]
     state: State
     needs: tuple[str, ...]
+    sources: tuple[str, ...]
+    absent: str
     excludes: tuple[str, ...]
     summary: str
     meaning: str
