@@ -101,7 +101,7 @@ SAMPLER_TICKS = TableSchema(
         Column("t_ns", "ns"),
         Column("late_ns", "ns", help="behind its plan"),
         Column("thread_read_count"),
-        Column("cpu_ns", "ns", help="CPU time of the sampler in this tick"),
+        Column("cpu_ns", "ns", help="CPU time of the sampler since the last tick"),
     ),
     source="CLOCK_MONOTONIC and the CPU clock of the sampler's thread",
     help="One row per tick.",

@@ -1,7 +1,7 @@
 #include "pk_pace.h"
 
 static const double JITTER_RATIO = 0.2;
-static const double SMOOTHING_RATIO = 0.1;
+static const double SMOOTHING_RATIO = 0.2;
 static const int64_t ADAPT_EVERY_NS = 500 * 1000 * 1000;
 static const int64_t EARLY_TICK_COUNT = 8; /* adapt at each of these, not only every 500 ms */
 static const int64_t REPAY_NS = 2000LL * 1000 * 1000;

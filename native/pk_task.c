@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -27,9 +26,11 @@ void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index)
     task->process_index = process_index;
     task->generation = 0;
     task->still_count = 0;
+    task->is_resting = false;
     task->due_tick = 0;
     task->block = -1;
     task->last_ns = 0;
+    task->moved_ns = 0;
     task->start_ticks = 0;
     for (int i = 0; i < PK_TASK_FILE_COUNT; i++) {
         task->files[i] = -1;
@@ -230,6 +231,7 @@ static pk_task_outcome begin_row(pk_task *task, const pk_task_context *context,
     push_open_row(task, context);
     set_row(task, row);
     task->counters = *now;
+    task->moved_ns = moved_ns;
     return PK_TASK_MOVED;
 }
 

@@ -5,6 +5,8 @@
  * (pk_task_copy_row), also while this one hangs in a read: no write to it lies around a read. */
 #ifndef PK_TASK_H
 #define PK_TASK_H
+#include <stdbool.h>
+
 #include "pk_ring.h"
 #include "pk_wait.h"
 
@@ -65,11 +67,13 @@ typedef struct {
     uint32_t process_index;
     uint32_t generation;
     uint32_t still_count;
+    bool is_resting; /* read less often: unmoved for long */
     uint64_t due_tick;
     int files[PK_TASK_FILE_COUNT]; /* -1 = not kept open */
     int64_t block;                 /* 250 ms block of the last read of stat; -1 = never read */
     pk_schedstat counters;
-    int64_t last_ns;
+    int64_t last_ns;  /* of the last observation; 0 = never observed */
+    int64_t moved_ns; /* of the one that found the last move */
     int64_t minor_faults;
     int64_t major_faults;
     int64_t start_ticks;

@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 static const int64_t FULL_LISTING_NS = 1000LL * 1000 * 1000;
-static const uint32_t STILL_LIMIT = 20;      /* unmoved for so many observations: back off */
-static const uint32_t STILL_INTERVAL = 16;   /* to every 16th tick */
-static const uint32_t REOPEN_INTERVAL = 4;   /* threads without kept descriptors: every 4th tick */
+/* Unmoved for 20 ticks of the base rate, and so many observations: back off to every 16th tick. It
+ * is time that counts: at a low rate 20 ticks would take seconds that the budget does not pay. */
+static const int64_t STILL_NS = 200 * 1000 * 1000;
+static const uint32_t STILL_COUNT = 3;
+static const uint32_t STILL_INTERVAL = 16;
+static const uint32_t REOPEN_INTERVAL = 4; /* threads without kept descriptors: every 4th tick */
 
 int pk_taskset_init(pk_taskset *set, uint32_t task_limit, int64_t descriptor_limit)
 {
@@ -234,12 +237,15 @@ int64_t pk_taskset_list(pk_taskset *set, int64_t now_ns)
 
 static uint64_t next_due(pk_task *task, uint64_t tick, pk_task_outcome outcome)
 {
+    bool was_resting = task->is_resting;
     task->still_count = outcome == PK_TASK_STILL ? task->still_count + 1 : 0;
-    if (task->still_count == STILL_LIMIT) {
+    int64_t still_ns = task->last_ns - task->moved_ns;
+    task->is_resting = task->still_count >= STILL_COUNT && still_ns >= STILL_NS;
+    if (task->is_resting && !was_resting) {
         /* Spread those that fell still together over the ticks to come. */
         return tick + 1 + (uint32_t)task->tid % STILL_INTERVAL;
     }
-    if (task->still_count > STILL_LIMIT) {
+    if (task->is_resting) {
         return tick + STILL_INTERVAL;
     }
     return tick + (task->files[PK_TASK_SCHEDSTAT] >= 0 ? 1 : REOPEN_INTERVAL);

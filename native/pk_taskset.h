@@ -2,8 +2,6 @@
  * tables. One thread uses a set; only pk_taskset_copy_row may be called from another. */
 #ifndef PK_TASKSET_H
 #define PK_TASKSET_H
-#include <stdbool.h>
-
 #include "pk_task.h"
 
 enum {

@@ -14,7 +14,7 @@
 #endif
 
 enum {
-    FUTEX_OWNER_OFFSET = 8, /* glibc: struct __pthread_mutex_s: int lock, unsigned count, int owner */
+    FUTEX_OWNER_OFFSET = 8, /* glibc, struct __pthread_mutex_s: lock, count, owner, 32 bits each */
 };
 
 /* Whether the first argument of a system call is a descriptor. */
