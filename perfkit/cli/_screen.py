@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import IO
+from typing import IO, Any
 
 from perfkit.errors import PerfkitError, UsageError
 from perfkit.report.escape import to_printable
@@ -38,6 +37,8 @@ def wants_colour(colour: Colour, stream: IO[str]) -> bool:
 
 def find_width() -> int:
     """The terminal's width; COLUMNS or 80 where stdout is none."""
+    import shutil
+
     return shutil.get_terminal_size((WIDTH_DEFAULT, 24)).columns
 
 
@@ -75,7 +76,8 @@ class Progress:
     def update(self, line: str) -> None:
         """Replaces the transient line; says nothing where there is none."""
         if self._is_live and not self._is_quiet:
-            width = shutil.get_terminal_size().columns
+            # A serial console may not know its size, and says 0.
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH_DEFAULT
             self._write(_CLEAR + to_printable(line)[: max(width - 1, 0)])
 
     def end(self, line: str) -> None:
@@ -106,7 +108,18 @@ def showing_progress(quiet: bool) -> Iterator[Progress]:
         progress.clear()
 
 
-def write_out(write: Callable[[IO[str]], None]) -> None:
-    """Writes to stdout and sees to it that all of it has left, so that errors surface here."""
-    write(sys.stdout)
-    sys.stdout.flush()
+def write_out(write: Callable[[IO[Any]], object], *, binary: bool = False) -> None:
+    """Writes to stdout and sees to it that all of it has left, so that errors surface here.
+
+    A reader that has gone, e.g. `head`, wants no more, and hears no more. Raises: `PerfkitError`.
+    """
+    out = sys.stdout.buffer if binary else sys.stdout
+    try:
+        write(out)
+        out.flush()
+    except OSError as error:
+        # What is still buffered must go somewhere when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            why = (error.strerror or str(error)).lower()
+            raise PerfkitError(f"cannot write to stdout: {why}") from error

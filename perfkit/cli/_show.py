@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import IO, Any
 
 from msgspec import Struct
 
@@ -54,16 +53,12 @@ def show(report: Report, view: View) -> None:
     if view.path is None:
         is_coloured = wants_colour(view.colour, sys.stdout)
         look = Look(find_width(), is_coloured, view.verbose)
-        write_out(lambda out: exporter.write(report, _stream(out, exporter), look))
+        write_out(lambda out: exporter.write(report, out, look), binary=exporter.binary)
         return
     from perfkit.store.files import write_file
 
     look = Look(colour=view.colour is Colour.ALWAYS, verbose=view.verbose)
     write_file(_render(report, exporter, look), view.path)
-
-
-def _stream(out: IO[str], exporter: Exporter) -> IO[Any]:
-    return out.buffer if exporter.binary else out  # type: ignore[attr-defined]
 
 
 def _render(report: Report, exporter: Exporter, look: Look) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, NoReturn
 
 from perfkit import __version__, discover
 from perfkit.cli import _codes
+from perfkit.cli._catalog import PACKAGE, Entry, read_catalog
 from perfkit.cli._command import Command
-from perfkit.cli._screen import print_error
+from perfkit.cli._screen import print_error, write_out
 from perfkit.errors import PerfkitError, UsageError
 
 PROGRAM = "perfkit"
@@ -24,11 +24,7 @@ READER_MODULES = ("typer", "rich", "numpy")
 
 def run() -> NoReturn:
     """Runs perfkit as a program."""
-    code = main(sys.argv[1:])
-    # What is left in the buffers must not raise behind our back when the interpreter ends.
-    with suppress(BrokenPipeError, OSError, ValueError, AttributeError):
-        sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,22 +34,25 @@ def main(arguments: Sequence[str]) -> int:
         return _dispatch([one for one in arguments if one != DEBUG])
     except KeyboardInterrupt:
         return _codes.INTERRUPTED
-    except BrokenPipeError:
-        _drop_stdout()
-        return 0
     except Exception as error:
+        if type(error).__name__ == "Abort":
+            # What typer makes of KeyboardInterrupt.
+            return _codes.INTERRUPTED
         if wants_debug:
             raise
-        return _report(_to_ours(error))
+        ours = _to_ours(error)
+        print_error(ours)
+        return ours.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:
     is_completing = COMPLETION_VARIABLE in os.environ
     if arguments == ["--version"]:
-        print(f"{PROGRAM} {__version__}", flush=True)
+        write_out(lambda out: print(f"{PROGRAM} {__version__}", file=out))
         return 0
     if arguments in ([], ["--help"], ["-h"]) and not is_completing:
-        print(_help(_load_commands()), flush=True)
+        text = _help(read_catalog())
+        write_out(lambda out: print(text, file=out))
         return 0
     import typer
 
@@ -63,7 +62,8 @@ def _dispatch(arguments: list[str]) -> int:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_no_command)
-    for command in _load_commands():
+    commands: dict[str, Command] = discover.load_all(PACKAGE, "COMMAND")
+    for command in commands.values():
         app.command(command.name, short_help=command.summary)(command.run)
     program: Any = typer.main.get_command(app)
     code = program(args=arguments, prog_name=PROGRAM, standalone_mode=False)
@@ -74,13 +74,8 @@ def _no_command() -> None:
     """Finds out why a host or an inference shard is slow."""
 
 
-def _load_commands() -> list[Command]:
-    return list(discover.load_all("perfkit.cli", "COMMAND").values())
-
-
-def _help(commands: list[Command]) -> str:
+def _help(ranked: list[Entry]) -> str:
     """Examples first, then the commands by group."""
-    ranked = sorted(commands, key=lambda one: (one.group, one.name))
     examples = [example for command in ranked for example in command.examples]
     column = max(len(line) for line, _ in examples) + 3
     lines = ["perfkit: find out why a host or an inference shard is slow.", ""]
@@ -105,8 +100,6 @@ def _to_ours(error: Exception) -> PerfkitError:
     if format_message is not None:
         # typer's own errors; which classes they are has changed from version to version.
         return UsageError(" ".join(str(format_message()).split()), fix=_help_of(error))
-    if type(error).__name__ == "Abort":
-        return PerfkitError("interrupted")
     return PerfkitError(
         f"unexpected {type(error).__name__}: {error}",
         fix="run it again with --debug and report what it prints",
@@ -116,14 +109,3 @@ def _to_ours(error: Exception) -> PerfkitError:
 def _help_of(error: Exception) -> str:
     path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
     return f"{path} --help"
-
-
-def _report(error: PerfkitError) -> int:
-    print_error(error)
-    return error.exit_code
-
-
-def _drop_stdout() -> None:
-    """The reader has gone, e.g. `head`: what is still buffered goes nowhere, without a word."""
-    with suppress(OSError, AttributeError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def _put(raw: bytes, output: Path | None) -> None:
         run = save_run(raw, decode(raw).header, find_folder())
         write_out(lambda out: print(run, file=out))
     elif output == STDOUT:
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
+        write_out(lambda out: out.write(raw), binary=True)
     else:
         write_file(raw, output)
 

@@ -1,0 +1,695 @@
+"""The command line as a user meets it: run as a program, judged by its streams and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from perfkit import __version__, discover
+from perfkit.cli._command import Command
+from perfkit.cli._screen import Colour, wants_colour
+from perfkit.cli._stopping import stopping
+from perfkit.cli.main import main
+
+PERFKIT = (sys.executable, "-m", "perfkit")
+COMMANDS: dict[str, Command] = discover.load_all("perfkit.cli", "COMMAND")
+RULES: dict[str, Any] = discover.load_all("perfkit.analysis.rules", "RULE")
+HELP_LIMIT_S = 0.15
+ESCAPE = "\x1b"
+# Serves nobody, but burns CPU on two threads, so that there is something to tell.
+BUSY = """
+import threading, time
+def burn():
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        sum(range(2000)); time.sleep(0.002)
+for _ in range(2): threading.Thread(target=burn, daemon=True).start()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder of its own, shared by the tests of this file."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture
+def perfkit(state: Path) -> Run:
+    """Runs perfkit as a program, with a state folder of its own."""
+
+    def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        environment = environ(state, **more.pop("env", {}))
+        streams = {} if "stdout" in more else {"capture_output": True}
+        settings = {"env": environment, "text": True, "timeout": 60, **streams, **more}
+        return subprocess.run([*PERFKIT, *arguments], check=False, **settings)
+
+    return run
+
+
+@pytest.fixture
+def inside(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs perfkit within this process, for what needs no process of its own."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        for name, value in {**environ(state), **env}.items():
+            monkeypatch.setenv(name, value)
+        code = main(arguments)
+        out, said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, said)
+
+    return run
+
+
+def environ(state: Path, **more: str) -> dict[str, str]:
+    """The environment of a plain terminal session."""
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    return {**keep, "XDG_STATE_HOME": str(state), "TERM": "xterm", **more}
+
+
+@pytest.fixture
+def busy(spawn: Callable[..., Any]) -> int:
+    """The pid of a busy process."""
+    return int(spawn(BUSY).pid)
+
+
+@pytest.fixture
+def saved(perfkit: Run, state: Path, busy: int) -> str:
+    """The id of a run recorded for real; one for all tests of this file."""
+    folder = state / "perfkit" / "runs"
+    found = sorted(folder.glob("*.capture")) if folder.exists() else []
+    if found:
+        return found[0].stem
+    done = perfkit("record", ".", "--pid", str(busy), "--seconds", "2.5", "--quiet")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# Help
+
+
+def test_help_begins_with_examples(perfkit: Run) -> None:
+    """The first thing that help shows is what to type."""
+    lines = perfkit("--help").stdout.splitlines()
+
+    assert lines[2].startswith("  perfkit diagnose .")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_names_every_command(inside: Run, name: str) -> None:
+    """A command that exists is in the help, found by its file's name."""
+    assert re.search(rf"^  {name}  +\w", inside("--help").stdout, re.M)
+
+
+@pytest.mark.parametrize("arguments", [(), ("-h",)])
+def test_help_comes_without_being_asked_for(perfkit: Run, arguments: tuple[str, ...]) -> None:
+    """Whoever types only `perfkit` is shown what there is."""
+    assert perfkit(*arguments).stdout == perfkit("--help").stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_of_a_command_is_plain(inside: Run, name: str) -> None:
+    """The help of a command is plain text of at most 80 columns."""
+    done = inside(name, "--help", COLUMNS="80")
+
+    assert done.returncode == 0
+    assert ESCAPE not in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    "example", [line for command in COMMANDS.values() for line, _ in command.examples]
+)
+def test_example_is_one_that_perfkit_has(inside: Run, example: str) -> None:
+    """Every example of the help is parsed by the command line."""
+    assert inside(*example.split()[1:], "--help").returncode == 0
+
+
+def test_help_answers_at_once(state: Path) -> None:
+    """`perfkit --help` is there within 150 ms (median of 9 runs)."""
+    took_s = []
+    for _ in range(9):
+        begin_s = time.monotonic()
+        subprocess.run([*PERFKIT, "--help"], env=environ(state), capture_output=True, check=True)
+        took_s.append(time.monotonic() - begin_s)
+
+    assert statistics.median(took_s) <= HELP_LIMIT_S
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What only the commands need is imported by them, not before."""
+    program = (
+        "import sys; from perfkit.cli.main import main; main(['--help']);"
+        "print([m for m in ('numpy', 'rich', 'psutil', 'pydantic', 'msgspec', 'zstandard', 'typer')"
+        " if m in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_is_told(perfkit: Run) -> None:
+    """The version is one line."""
+    assert perfkit("--version").stdout == f"perfkit {__version__}\n"
+
+
+def test_shell_completion_knows_the_commands(perfkit: Run) -> None:
+    """A shell completes the names of commands."""
+    variables = {
+        "_PERFKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "perfkit re",
+        "COMP_CWORD": "1",
+    }
+
+    done = perfkit(env=variables)
+
+    assert done.stdout.split() == ["record", "report"]
+
+
+def test_shell_completion_can_be_shown(perfkit: Run) -> None:
+    """The script for a shell's start-up file is printed on request."""
+    assert "_perfkit_completion" in perfkit("--show-completion", "bash").stdout
+
+
+# Errors
+
+
+WRONG = [
+    (("diagnos", "."), 2, "No such command 'diagnos'. Did you mean 'diagnose'?"),
+    (("diagnose",), 2, "Missing argument 'TARGET'."),
+    (("diagnose", ".", "--pid", "x"), 2, "Invalid value for '--pid'"),
+    (("diagnose", ".", "--pid", "0"), 2, "Invalid value for '--pid'"),
+    (("diagnose", ".", "--nope"), 2, "No such option: --nope"),
+    (("diagnose", ".", "--only-pid"), 2, "--only-pid narrows --pid, which is missing"),
+    (("diagnose", ".", "--seconds", "0"), 2, "a window of 0 s is not in 0 to"),
+    (("diagnose", ".", "--seconds", "nan"), 2, "a window of nan s is not in 0 to"),
+    (("diagnose", ".", "--fail-on", "note"), 2, "Invalid value for '--fail-on'"),
+    (("diagnose", "host-123"), 3, "unknown target 'host-123': only this host (.) can be"),
+    (("diagnose", "\x1b[31m"), 3, r"unknown target '\x1b[31m'"),
+    (("diagnose", ".", "--pid", "4194304"), 3, "no process has the pid 4194304"),
+    (("diagnose", ".", "--pid", "2"), 3, ""),
+    (("report", "last", "--to", "pdf"), 2, "no format is called 'pdf'"),
+    (("report", "no-such-run"), 3, "no "),
+    (("report", "/dev/null"), 3, "not a perfkit capture"),
+    (("report", "/dev/zero"), 3, "not a perfkit capture"),
+    (("runs", "show"), 2, "perfkit runs show needs a RUN"),
+    (("runs", "list", "x"), 2, "perfkit runs list takes no RUN"),
+    (("runs", "destroy", "last"), 2, "Invalid value"),
+    (("explain", "cpu_trottled"), 2, "no cause is called 'cpu_trottled'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), WRONG)
+def test_error_is_a_line_with_a_way_on(
+    inside: Run, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    """Whatever is wrong, stderr says so in one line, then what to do; stdout stays empty."""
+    done = inside(*arguments, "--quiet") if arguments[0] == "diagnose" else inside(*arguments)
+
+    lines = done.stderr.splitlines()
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert lines[0].startswith(f"error: {message}")
+    assert "Traceback" not in done.stderr
+
+
+def test_suggestion_is_the_nearest_cause(inside: Run) -> None:
+    """A misspelt cause is answered with the one that was probably meant."""
+    assert "fix     perfkit explain cpu_throttled" in inside("explain", "cpu_trottled").stderr
+
+
+def test_debug_shows_the_traceback(perfkit: Run) -> None:
+    """With --debug the developer sees where it came from."""
+    assert "Traceback" in perfkit("report", "no-such-run", "--debug").stderr
+
+
+@pytest.mark.parametrize("module", ["typer", "numpy"])
+def test_agent_only_installation_says_what_is_missing(state: Path, saved: str, module: str) -> None:
+    """Without what only readers of captures need, one line says how to get it."""
+    program = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {module!r}:\n"
+        f"            raise ModuleNotFoundError('No module named ' + repr(name), name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from perfkit.cli.main import main\n"
+        f"sys.exit(main(['report', {saved!r}]))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ(state),
+    )
+
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"error: {module} is not installed")
+    assert "pip install 'perfkit[cli]'" in done.stderr
+
+
+def test_missing_extension_exits_with_the_fix(state: Path, busy: int) -> None:
+    """Without the C extension nothing can be measured, and the way to build it is told."""
+    program = (
+        "import sys; sys.modules['perfkit._native'] = None\n"
+        "from perfkit.cli.main import main\n"
+        f"sys.exit(main(['diagnose', '.', '--pid', '{busy}', '-q']))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ(state),
+    )
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: perfkit's C extension is not built")
+    assert "pip install" in done.stderr
+
+
+def test_missing_extension_does_not_keep_runs_from_being_read(state: Path, saved: str) -> None:
+    """A host where perfkit could not be compiled reads the captures of others."""
+    program = (
+        "import sys; sys.modules['perfkit._native'] = None\n"
+        "from perfkit.cli.main import main\n"
+        f"sys.exit(main(['report', {saved!r}]))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ(state),
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nVerdict  " in done.stdout
+
+
+# Saved runs
+
+
+def test_report_ends_with_verdict_saved_and_next(inside: Run, saved: str) -> None:
+    """A run that is read again shows the report, its name and what to type next."""
+    text = inside("report", saved).stdout
+
+    assert re.search(rf"^Verdict  .*^Saved    {saved} .*^Next     perfkit ", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("name", ["last", "prefix", "path"])
+def test_run_has_several_names(inside: Run, state: Path, saved: str, name: str) -> None:
+    """A run is found by `last`, by the beginning of its id, and by its file."""
+    path = state / "perfkit" / "runs" / f"{saved}.capture"
+    names = {"last": "last", "prefix": saved[:-1], "path": str(path)}
+
+    done = inside("report", names[name])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nVerdict  " in done.stdout
+
+
+def test_run_read_again_gives_the_same_bytes(perfkit: Run, saved: str) -> None:
+    """Reading is deterministic: the same capture gives the same JSON."""
+    first = perfkit("report", saved, "--to", "json").stdout
+
+    assert perfkit("report", saved, "--to", "json").stdout == first
+
+
+def test_json_of_a_real_run_keeps_the_contract(perfkit: Run, saved: str) -> None:
+    """What a program reads is valid by the schema in the package."""
+    schema = json.loads(files("perfkit.report").joinpath("schema.json").read_text())
+    document = json.loads(perfkit("report", saved, "--to", "json").stdout)
+
+    jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+    assert document["run"] == saved
+
+
+@pytest.mark.parametrize("name", ["terminal", "json", "markdown"])
+def test_report_goes_to_a_file(perfkit: Run, saved: str, tmp_path: Path, name: str) -> None:
+    """Every format can be written to a file, and then stdout stays empty."""
+    path = tmp_path / "report"
+
+    done = perfkit("report", saved, "--to", name, "-o", str(path), env={"FORCE_COLOR": "1"})
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ESCAPE not in path.read_text()
+
+
+def test_file_in_a_folder_that_is_not_there_is_said(inside: Run, saved: str) -> None:
+    """A report that cannot be written is an error that names the place."""
+    done = inside("report", saved, "-o", "/no/such/folder/report.md")
+
+    assert done.returncode == 3
+    assert done.stderr == (
+        "error: cannot write /no/such/folder/report.md: no such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 100, 0.5])
+def test_damaged_run_is_said(
+    inside: Run, state: Path, saved: str, tmp_path: Path, cut: float
+) -> None:
+    """A truncated capture is an error in words."""
+    raw = (state / "perfkit" / "runs" / f"{saved}.capture").read_bytes()
+    path = tmp_path / "cut.capture"
+    path.write_bytes(raw[: int(cut if cut >= 1 else cut * len(raw))])
+
+    done = inside("report", str(path))
+
+    assert done.returncode == 3
+    assert re.match(r"error: (not a perfkit capture|damaged)", done.stderr)
+
+
+def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:
+    """The list names each run and its size."""
+    assert re.search(rf"^{saved} +\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
+
+
+def test_runs_show_tells_how_the_sources_fared(inside: Run, saved: str) -> None:
+    """One run is shown with its host, its target and each source's status."""
+    text = inside("runs", "show", saved).stdout
+
+    assert re.search(r"^target +(service|process) python", text, re.M)
+    assert re.search(r"^threads +ok", text, re.M)
+
+
+def test_runs_are_pinned_and_deleted(inside: Run, state: Path, saved: str) -> None:
+    """A copy of a run is pinned, unpinned and deleted."""
+    folder = state / "perfkit" / "runs"
+    shutil.copy(folder / f"{saved}.capture", folder / "copy.capture")
+
+    told = [inside("runs", action, "copy").stdout for action in ("pin", "unpin", "delete")]
+
+    assert told == ["pinned copy\n", "unpinned copy\n", "deleted copy\n"]
+    assert list(folder.glob("copy*")) == []
+
+
+def test_reader_that_leaves_early_is_no_error(state: Path, saved: str) -> None:
+    """`perfkit report | head` ends without a word."""
+    command = f"{' '.join(PERFKIT)} report {saved} -v | true; exit ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environ(state)
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_full_stdout_is_said(perfkit: Run, saved: str) -> None:
+    """A report that cannot be written out is an error, not silence."""
+    with Path("/dev/full").open("w") as full:
+        done = perfkit("report", saved, stdout=full, stderr=subprocess.PIPE)
+
+    assert done.returncode == 3
+    assert done.stderr == "error: cannot write to stdout: no space left on device\n"
+
+
+# Explain
+
+
+@pytest.mark.parametrize("cause", sorted(rule.id for rule in RULES.values()))
+def test_cause_is_explained(inside: Run, cause: str) -> None:
+    """Every cause that can be found is explained: meaning, detection, fix, verification."""
+    text = inside("explain", cause, COLUMNS="72").stdout
+
+    titles = ["What it means", "How it is found", "How to fix it", "How to verify"]
+    assert [title for title in titles if f"\n{title}\n  " not in text] == []
+    assert [line for line in text.splitlines() if len(line) > 72] == []
+
+
+def test_causes_are_listed(inside: Run) -> None:
+    """Without an argument, every cause that this version looks for is listed."""
+    text = inside("explain").stdout
+
+    assert [rule.id for rule in RULES.values() if rule.id not in text] == []
+
+
+# Live
+
+
+@pytest.mark.system
+def test_diagnose_reports_on_stdout_and_talks_on_stderr(
+    perfkit: Run, busy: int, tmp_path: Path
+) -> None:
+    """Piped, stdout holds the report alone and stderr two plain lines; the run is saved."""
+    done = perfkit(
+        "diagnose",
+        ".",
+        "--pid",
+        str(busy),
+        "--seconds",
+        "2.2",
+        env={"XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    said = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert ESCAPE not in done.stdout + done.stderr
+    assert [line.split()[0] for line in said] == ["sampling", "sampled"]
+    run = re.search(r"^Saved    (\S+)", done.stdout, re.M)
+    assert run and (tmp_path / "perfkit" / "runs" / f"{run[1]}.capture").is_file()
+
+
+@pytest.mark.system
+def test_live_findings_are_those_of_the_saved_run(perfkit: Run, busy: int, tmp_path: Path) -> None:
+    """The live report and the one of the saved run are the same document."""
+    place = {"XDG_STATE_HOME": str(tmp_path)}
+    live = perfkit("diagnose", ".", "--pid", str(busy), "--seconds", "2.2", "--json", env=place)
+
+    again = perfkit("report", "last", "--to", "json", env=place)
+
+    assert again.stdout == live.stdout
+
+
+@pytest.mark.system
+def test_full_disk_costs_the_run_but_not_the_report(
+    perfkit: Run, busy: int, tmp_path: Path
+) -> None:
+    """Where the run cannot be saved, a warning says so and the report comes all the same."""
+    (tmp_path / "perfkit").write_text("in the way")
+
+    done = perfkit(
+        "diagnose",
+        ".",
+        "--pid",
+        str(busy),
+        "--seconds",
+        "2.2",
+        env={"XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    assert done.returncode == 0
+    assert "warning: the run could not be saved in" in done.stderr
+    assert "\nSaved    not saved " in done.stdout
+
+
+@pytest.mark.system
+def test_strict_gives_4_for_a_window_that_was_cut_short(
+    perfkit: Run, spawn: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With --strict, a target that went away in mid-window is an incomplete answer."""
+    child = spawn("import time; print('ready', flush=True); time.sleep(1.5)")
+
+    done = perfkit(
+        "diagnose",
+        ".",
+        "--pid",
+        str(child.pid),
+        "--seconds",
+        "5",
+        "--strict",
+        env={"XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    assert done.returncode == 4
+    assert "\nVerdict  " in done.stdout
+
+
+@pytest.mark.system
+def test_record_writes_a_capture_to_stdout(perfkit: Run, busy: int, tmp_path: Path) -> None:
+    """`record -o -` gives the capture's bytes to whatever reads stdout."""
+    path = tmp_path / "piped.capture"
+    with path.open("wb") as out:
+        perfkit(
+            "record",
+            ".",
+            "--pid",
+            str(busy),
+            "--seconds",
+            "1",
+            "-o",
+            "-",
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            text=False,
+        )
+
+    assert perfkit("report", str(path)).returncode == 0
+
+
+@pytest.mark.system
+def test_interrupt_reports_what_there_is(state: Path, busy: int, tmp_path: Path) -> None:
+    """Ctrl-C ends the window early: the report is printed, the run saved, the exit code 130."""
+    with subprocess.Popen(
+        [*PERFKIT, "diagnose", ".", "--pid", str(busy), "--seconds", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ(tmp_path),
+    ) as child:
+        time.sleep(3.5)
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=20)
+
+    assert child.returncode == 130
+    assert "Traceback" not in said
+    assert re.search(r"based on \d\.\d of 60 s", out)
+    assert "\nVerdict  " in out
+    assert len(list((tmp_path / "perfkit" / "runs").glob("*.capture"))) == 1
+
+
+@pytest.mark.system
+def test_second_interrupt_leaves_at_once(state: Path) -> None:
+    """Whoever presses Ctrl-C twice wants out, whatever perfkit is busy with."""
+    program = (
+        "import signal, threading, time\n"
+        "from perfkit.cli._stopping import stopping\n"
+        "with stopping(threading.Event()):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(30)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        child.wait(timeout=3)
+
+    assert child.returncode == 130
+
+
+def test_stopping_gives_the_signals_back() -> None:
+    """After a command, signals do what they did before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    with stopping(threading.Event()):
+        pass
+
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+# Terminal
+
+
+def read_terminal(arguments: list[str], env: dict[str, str]) -> tuple[int, str]:
+    """Runs perfkit on a pseudo-terminal and gives its exit code and all that it wrote there."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*PERFKIT, *arguments], stdin=slave, stdout=slave, stderr=slave, env=env
+    ) as child:
+        os.close(slave)
+        seen = b"".join(_read_all(master))
+        os.close(master)
+    return child.returncode, seen.decode()
+
+
+def _read_all(descriptor: int) -> Iterator[bytes]:
+    while select.select([descriptor], [], [], 30)[0]:
+        try:
+            part = os.read(descriptor, 65536)
+        except OSError:
+            return
+        if not part:
+            return
+        yield part
+
+
+@pytest.mark.system
+def test_progress_on_a_terminal_leaves_no_trace(busy: int, tmp_path: Path) -> None:
+    """On a terminal progress is one line that is cleared before the report is printed."""
+    code, seen = read_terminal(
+        ["diagnose", ".", "--pid", str(busy), "--seconds", "2.2"], environ(tmp_path)
+    )
+
+    before, _, after = seen.rpartition("\r\x1b[2K")
+    assert code == 0
+    assert f"sampling pid {busy} " in before
+    assert "\n" not in before
+    assert "Verdict" in after and "sampling" not in after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "expected"),
+    [
+        ([], {}, True),
+        ([], {"NO_COLOR": "1"}, False),
+        ([], {"TERM": "dumb"}, False),
+        (["--color", "never"], {"FORCE_COLOR": "1"}, False),
+        (["--color", "always"], {"NO_COLOR": "1", "TERM": "dumb"}, True),
+        ([], {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ([], {"TERM": "dumb", "FORCE_COLOR": "1"}, True),
+    ],
+)
+def test_colour_on_a_terminal_is_the_users_choice(
+    state: Path, saved: str, arguments: list[str], env: dict[str, str], expected: bool
+) -> None:
+    """The flag comes first, then NO_COLOR, FORCE_COLOR and TERM."""
+    _, seen = read_terminal(["report", saved, *arguments], environ(state, **env))
+
+    assert (ESCAPE in seen) is expected
+
+
+def test_piped_report_is_not_coloured(perfkit: Run, saved: str) -> None:
+    """A report that goes into a file or a pipe holds no escape code."""
+    assert ESCAPE not in perfkit("report", saved).stdout
+
+
+def test_forced_colour_is_heeded_in_a_pipe(perfkit: Run, saved: str) -> None:
+    """FORCE_COLOR colours a report that goes into a pager."""
+    assert ESCAPE in perfkit("report", saved, env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_automatic_colour_asks_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is no terminal."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with (tmp_path / "x").open("w") as out:
+        assert not wants_colour(Colour.AUTO, out)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_real_report_is_never_wider_than_columns(perfkit: Run, saved: str, width: int) -> None:
+    """A real report keeps to COLUMNS, but for commands, which are never broken."""
+    lines = perfkit("report", saved, env={"COLUMNS": str(width)}).stdout.splitlines()
+
+    wide = [line for line in lines if len(line) > width and not line.startswith("perfkit ")]
+    assert wide == []
