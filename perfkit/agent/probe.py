@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -83,34 +84,33 @@ def read_runs(tables: Mapping[str, Table], strings: Sequence[str]) -> list[PeerR
     sockets, runs = tables.get("sockets"), tables.get("socket_runs")
     if sockets is None or runs is None:
         return []
-    names = ("socket_index", "role", "peer")
+    indexes, roles, peers = (_values(sockets, name) for name in ("socket_index", "role", "peer"))
     peer_of = {
         index: strings[peer]
-        for index, role, peer in zip(*(_values(sockets, name) for name in names), strict=True)
+        for index, role, peer in zip(indexes, roles, peers, strict=True)
         if strings[role] == "outgoing"
     }
-    wanted = ("socket_index", *PeerRun.__struct_fields__[1:])
-    rows = zip(*(_values(runs, name) for name in wanted), strict=True)
-    return [PeerRun(peer_of[index], *rest) for index, *rest in rows if index in peer_of]
+    names = ("tick_count", "last_sent_ms", "last_received_ms", "data_segments_out")
+    ticks, sent, received, segments = (_values(runs, name) for name in names)
+    facts = zip(ticks, sent, received, segments, strict=True)
+    return [
+        PeerRun(peer_of[index], *seen)
+        for index, seen in zip(_values(runs, "socket_index"), facts, strict=True)
+        if index in peer_of
+    ]
 
 
 def connect_all(namespace_path: str | None, peers: Sequence[str]) -> tuple[Row, ...]:
     """Connects to all peers side by side, each a few times, and gives up after a second."""
     rows: list[Row] = []
-    threads = [
-        threading.Thread(
-            target=_probe_peer,
-            args=(namespace_path, peer, rows),
-            name=f"perfkit probe {peer}",
-            daemon=True,
-        )
-        for peer in peers[:PEER_LIMIT]
-    ]
-    deadline = time.monotonic() + ALL_TIMEOUT_S
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    thread = threading.Thread(
+        target=_probe_in_rounds,
+        args=(namespace_path, tuple(peers[:PEER_LIMIT]), rows),
+        name="perfkit probe",
+        daemon=True,
+    )
+    thread.start()
+    thread.join(ALL_TIMEOUT_S)
     return tuple(sorted(rows, key=lambda row: row.values[1]))
 
 
@@ -141,27 +141,53 @@ def parse_address(text: str) -> tuple[socket.AddressFamily, str, int] | None:
     return family, str(address), int(port)
 
 
-def _probe_peer(namespace_path: str | None, peer: str, rows: list[Row]) -> None:
-    """Runs on a thread of its own, because it moves into the target's network."""
-    address = parse_address(peer)
-    if address is None or not _enter_namespace(namespace_path):
-        return
-    for _ in range(CONNECTS_PER_PEER):
-        rows.append(_connect(peer, *address))
+def _probe_in_rounds(namespace_path: str | None, peers: tuple[str, ...], rows: list[Row]) -> None:
+    """Runs on a thread of its own, because it moves into the target's network.
+
+    One thread for all peers: several would wait for the interpreter's lock while they take times.
+    """
+    if _enter_namespace(namespace_path):
+        for _ in range(CONNECTS_PER_PEER):
+            rows += _connect_round(peers)
 
 
-def _connect(peer: str, family: socket.AddressFamily, name: str, port: int) -> Row:
-    begin_ns = time.monotonic_ns()
-    try:
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-            probe.settimeout(CONNECT_TIMEOUT_S)
-            begin_ns = time.monotonic_ns()
-            probe.connect((name, port))
-            return Row(PROBES.name, (peer, begin_ns, time.monotonic_ns() - begin_ns, 0))
-    except TimeoutError:
-        return Row(PROBES.name, (peer, begin_ns, -1, errno.ETIMEDOUT))
-    except OSError as error:
-        return Row(PROBES.name, (peer, begin_ns, -1, error.errno or errno.EIO))
+def _connect_round(peers: tuple[str, ...]) -> list[Row]:
+    """One connect to each peer, all begun before any is waited for."""
+    rows = []
+    open_probes: dict[int, tuple[str, int, socket.socket]] = {}
+    ready = select.poll()
+    for peer in peers:
+        address = parse_address(peer)
+        if address is None:
+            continue
+        begin_ns = time.monotonic_ns()
+        try:
+            probe = socket.socket(address[0], socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as refused:  # no descriptor left, or a namespace without IPv6
+            rows.append(Row(PROBES.name, (peer, begin_ns, -1, refused.errno or errno.EIO)))
+            continue
+        probe.setblocking(False)
+        begin_ns = time.monotonic_ns()
+        error = probe.connect_ex(address[1:])
+        if error == errno.EINPROGRESS:
+            open_probes[probe.fileno()] = (peer, begin_ns, probe)
+            ready.register(probe, select.POLLOUT)
+        else:
+            rows.append(_close(peer, begin_ns, probe, error))
+    deadline_ns = time.monotonic_ns() + int(1e9 * CONNECT_TIMEOUT_S)
+    while open_probes and (left_ns := deadline_ns - time.monotonic_ns()) > 0:
+        for descriptor, _ in ready.poll(left_ns / 1e6):
+            peer, begin_ns, probe = open_probes.pop(descriptor)
+            ready.unregister(descriptor)
+            error = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            rows.append(_close(peer, begin_ns, probe, error))
+    return rows + [_close(*opened, errno.ETIMEDOUT) for opened in open_probes.values()]
+
+
+def _close(peer: str, begin_ns: int, probe: socket.socket, error: int) -> Row:
+    took_ns = time.monotonic_ns() - begin_ns
+    probe.close()
+    return Row(PROBES.name, (peer, begin_ns, took_ns if error == 0 else -1, error))
 
 
 def _enter_namespace(path: str | None) -> bool:
