@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum {
     CLOSED_LIMIT = 16384, /* closed sockets looked at in one poll */
@@ -58,7 +59,7 @@ static int64_t read_half(const uint8_t *bytes)
 static void write_identity(int64_t *ret, const struct pk_socket_key *key, enum pk_socket_role role)
 {
     ret[PK_IDENTITY_ROLE] = role;
-    ret[PK_IDENTITY_FAMILY] = key->family == 2 /* AF_INET */ ? 4 : 6;
+    ret[PK_IDENTITY_FAMILY] = key->family == AF_INET ? 4 : 6;
     ret[PK_IDENTITY_LOCAL_HIGH] = read_half(key->local);
     ret[PK_IDENTITY_LOCAL_LOW] = read_half(key->local + 8);
     ret[PK_IDENTITY_LOCAL_PORT] = key->local_port;

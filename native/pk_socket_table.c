@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static uint32_t home_slot(const struct pk_socket_table *table, uint64_t cookie)
 {
@@ -75,7 +76,7 @@ struct pk_socket_entry *pk_socket_table_find(const struct pk_socket_table *table
 static bool is_wildcard(const struct pk_socket_key *key)
 {
     static const uint8_t ZERO[16] = {0};
-    return key->family == 2 /* AF_INET, v4-mapped */ ? memcmp(key->local + 12, ZERO, 4) == 0
+    return key->family == AF_INET ? memcmp(key->local + 12, ZERO, 4) == 0
                                                      : memcmp(key->local, ZERO, 16) == 0;
 }
 
