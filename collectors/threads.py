@@ -36,6 +36,7 @@ FIXTURE = "live"  # proved on real threads, not on fixture trees
 
 INTERVAL_NS = 10_000_000
 BUDGET_RATIO = 0.02
+MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
 STATUS_LIMIT_BYTES = 16384
 _TEXT = ColumnType.TEXT
@@ -164,7 +165,7 @@ class _Session:
             achieved_hertz=max(status["tick_count"] - 1, 0) * 1e9 / span_ns,
             tick_count=status["tick_count"],
             missed_count=status["missed_count"],
-            note="; ".join(self._remarks(status)),
+            note="; ".join(to_remarks(status, self._dropped_count, len(self._descriptors.refused))),
         )
 
     def _take(self) -> Iterator[Item]:
@@ -194,21 +195,29 @@ class _Session:
         allowed = fields.get("Cpus_allowed_list", "")
         return Row("threads", (pid, tid, start_ticks, name, nice, policy, allowed, first_seen_ns))
 
-    def _remarks(self, status: dict[str, int]) -> Iterator[str]:
-        """What a reader of the rows must know."""
-        if status["interval_ns"] > INTERVAL_NS * 1.05:
-            yield f"slowed to {1e9 / status['interval_ns']:.1f} Hz to stay within 2 % of a core"
-        if status["refused_count"]:
-            yield "system calls of some threads were refused (root, or CAP_SYS_PTRACE, reads them)"
-        if self._descriptors.refused:
-            count = len(self._descriptors.refused)
-            yield f"descriptors of {count} processes were refused"
-        if status["over_limit_count"]:
-            yield "more threads or processes than are followed: some were left out"
-        if self._dropped_count:
-            yield f"{self._dropped_count} rows were dropped"
-        if status["is_abandoned"]:
-            yield "a read did not return: the sampler's thread was left behind"
+
+def to_remarks(
+    status: dict[str, int], dropped_count: int, refused_process_count: int
+) -> Iterator[str]:
+    """What a reader of the rows must know, from the sampler's status at the end."""
+    span_ns = max(status["last_tick_ns"] - status["started_ns"], 1)
+    planned = max(status["tick_count"] + status["missed_count"], 1)
+    if status["missed_count"] > MISSED_RATIO * planned:
+        hertz = status["tick_count"] * 1e9 / span_ns
+        # A budget that is not used up cannot be what held it back: no CPU was free in time.
+        is_spent = status["spent_ns"] > 0.75 * BUDGET_RATIO * span_ns
+        why = f"to stay within {100 * BUDGET_RATIO:g} % of a core" if is_spent else "by a busy host"
+        yield f"slowed to {hertz:.0f} Hz {why}"
+    if status["refused_count"]:
+        yield "system calls of some threads were refused (root, or CAP_SYS_PTRACE, reads them)"
+    if refused_process_count:
+        yield f"descriptors of {refused_process_count} processes were refused"
+    if status["over_limit_count"]:
+        yield "more threads or processes than are followed: some were left out"
+    if dropped_count:
+        yield f"{dropped_count} rows were dropped"
+    if status["is_abandoned"]:
+        yield "a read did not return: the sampler's thread was left behind"
 
 
 def parse_name(words: list[int]) -> str:

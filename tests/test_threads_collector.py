@@ -24,7 +24,7 @@ from sampling import to_rows
 from perfkit import _native
 from perfkit.agent.target import resolve
 from perfkit.collectors._descriptors import parse_epoll, parse_link
-from perfkit.collectors.threads import COLLECTOR, parse_name
+from perfkit.collectors.threads import COLLECTOR, parse_name, to_remarks
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Item, Rate, Row, Rows, Session, Target
@@ -188,6 +188,29 @@ def run_as_nobody(work: Callable[[], Sampled]) -> Sampled:
     os.waitpid(child, 0)
     result: Sampled = pickle.loads(raw)
     return result
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, ""),
+        ({"missed_count": 40}, ""),
+        (
+            {"tick_count": 440, "missed_count": 560, "spent_ns": 190_000_000},
+            "slowed to 44 Hz to stay within 2 % of a core",
+        ),
+        ({"tick_count": 700, "missed_count": 300}, "slowed to 70 Hz by a busy host"),
+        ({"is_abandoned": 1}, "a read did not return: the sampler's thread was left behind"),
+    ],
+)
+def test_threads_remarks_tell_what_held_the_sampler_back(
+    changes: dict[str, int], note: str
+) -> None:
+    """A few missed ticks are no news; many are, with the reason."""
+    healthy = dict.fromkeys(("refused_count", "over_limit_count", "is_abandoned", "started_ns"), 0)
+    healthy |= {"tick_count": 1000, "missed_count": 0, "spent_ns": 10**8, "last_tick_ns": 10**10}
+
+    assert "; ".join(to_remarks(healthy | changes, 0, 0)) == note
 
 
 def test_process_cpu_ns_agrees_with_the_process_itself() -> None:
