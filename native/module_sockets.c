@@ -33,7 +33,8 @@ static int begin(struct sampler_object *self)
 
 static PyObject *raise_start_error(int error, enum pk_socket_stage stage)
 {
-    static const char *const STAGES[] = {"", "thread", "open_namespace", "enter_namespace", "query"};
+    static const char *const STAGES[] = {"", "thread", "open_namespace", "enter_namespace",
+                                         "query"};
     errno = error;
     PyObject *arguments = Py_BuildValue("(iss)", error, strerror(error), STAGES[stage]);
     if (arguments != NULL) {
@@ -339,8 +340,8 @@ static PyObject *parse_sock_diag(PyObject *module, PyObject *argument)
         PyObject *message = NULL;
         if (reply.kind == PK_REPLY_FACT) {
             message = Py_BuildValue(
-                "(iIiiiLy#)", (int)reply.kind, reply.sequence, reply.error, (int)reply.fact.key.family,
-                (int)reply.fact.state, (long long)reply.fact.inode,
+                "(iIiiiLy#)", (int)reply.kind, reply.sequence, reply.error,
+                (int)reply.fact.key.family, (int)reply.fact.state, (long long)reply.fact.inode,
                 (const char *)reply.fact.counters, (Py_ssize_t)sizeof reply.fact.counters);
         } else {
             message = Py_BuildValue("(iIi)", (int)reply.kind, reply.sequence, reply.error);

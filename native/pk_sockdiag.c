@@ -139,7 +139,8 @@ static int64_t read_unsigned(const uint8_t *bytes, size_t size_bytes)
 void pk_sockdiag_read_tcp_info(const uint8_t *bytes, size_t size_bytes, int64_t *counters)
 {
     for (size_t index = 0; index < sizeof TCP_INFO_FIELDS / sizeof *TCP_INFO_FIELDS; index++) {
-        const size_t end = (size_t)TCP_INFO_FIELDS[index].offset + TCP_INFO_FIELDS[index].size_bytes;
+        const size_t end =
+            (size_t)TCP_INFO_FIELDS[index].offset + TCP_INFO_FIELDS[index].size_bytes;
         if (end <= size_bytes) {
             counters[TCP_INFO_FIELDS[index].counter] = read_unsigned(
                 bytes + TCP_INFO_FIELDS[index].offset, TCP_INFO_FIELDS[index].size_bytes);

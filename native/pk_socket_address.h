@@ -5,8 +5,8 @@
 
 enum { PK_SOCKET_ADDRESS_BYTES = 64 };
 
-/* Writes the text, NUL-terminated, to ret, of PK_SOCKET_ADDRESS_BYTES bytes. The halves are those of
- * a 16-byte address, most significant byte first; v4-mapped ones are written as IPv4. */
+/* Writes the text, NUL-terminated, to ret, of PK_SOCKET_ADDRESS_BYTES bytes. The halves are those
+ * of a 16-byte address, most significant byte first; v4-mapped ones are written as IPv4. */
 void pk_socket_address_write(int64_t high, int64_t low, int64_t port, char *ret);
 
 #endif

@@ -107,8 +107,8 @@ static void adapt(struct pk_socket_recorder *recorder, int64_t poll_cpu_ns)
     recorder->stats.interval_ns = interval_ns;
 }
 
-/* The instant of the next poll: slots lie interval_ns apart, the poll somewhere in the middle of its
- * slot, so that it keeps no step with the target. Slots that are past are not made up for. */
+/* The instant of the next poll: slots lie interval_ns apart, the poll somewhere in the middle of
+ * its slot, so that it keeps no step with the target. Slots that are past are not made up for. */
 static int64_t plan_next(struct pk_socket_recorder *recorder, int64_t *slot_ns)
 {
     const int64_t interval_ns = recorder->stats.interval_ns;

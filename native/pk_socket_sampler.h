@@ -1,8 +1,9 @@
-/* A thread that reads the service's TCP sockets at a steady rate, in the target's network namespace.
+/* A thread that reads the service's TCP sockets at a steady rate, in the target's network
+ * namespace.
  *
- * Discovery: a dump of all sockets about once a second, and in between dumps of the listeners' local
- * ports. Reading: exact requests for the known sockets, at most get_limit a poll. The rate falls
- * below the one asked for when it would cost more than budget_ratio of a core.
+ * Discovery: a dump of all sockets about once a second, and in between dumps of the listeners'
+ * local ports. Reading: exact requests for the known sockets, at most get_limit a poll. The rate
+ * falls below the one asked for when it would cost more than budget_ratio of a core.
  *
  * Thread rule: create, take, set_inodes, read_stats, stop and destroy belong to one caller at a
  * time. Nothing here blocks on the sampler's system calls: the lock is held for copies only. */

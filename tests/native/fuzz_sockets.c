@@ -26,8 +26,10 @@ static uint32_t draw(uint32_t limit)
 static size_t write_valid(uint8_t *ret)
 {
     const uint32_t info_bytes = draw(300);
-    const struct rtattr attribute = {.rta_len = (uint16_t)(sizeof attribute + info_bytes),
-                                     .rta_type = (uint16_t)(draw(3) == 0 ? draw(40) : INET_DIAG_INFO)};
+    const struct rtattr attribute = {
+        .rta_len = (uint16_t)(sizeof attribute + info_bytes),
+        .rta_type = (uint16_t)(draw(3) == 0 ? draw(40) : INET_DIAG_INFO),
+    };
     const size_t total = sizeof(struct nlmsghdr) + sizeof(struct inet_diag_msg) + sizeof attribute +
                          RTA_ALIGN(info_bytes);
     for (size_t index = 0; index < total; index++) {
