@@ -217,7 +217,7 @@ def to_remarks(
     if dropped_count:
         yield f"{dropped_count} rows were dropped"
     if status["is_abandoned"]:
-        yield "a read did not return: the sampler's thread was left behind"
+        yield "the sampler did not end in time and was left behind"
 
 
 def parse_name(words: list[int]) -> str:
