@@ -1,6 +1,7 @@
 """Capture <-> bytes. Bytes are hostile: they either decode, or raise `CaptureError`.
 
-    magic 8 B "PERFKIT\\n" | version u16 | envelope length u32 | envelope digest 8 B | envelope | sections
+    magic 8 B "PERFKIT\\n" | version u16 | envelope length u32 | envelope digest 8 B
+    envelope | sections
 
 The envelope is msgpack: the header, the tables' shapes, and a digest and two lengths per section.
 A section is one table's columns (or the strings) behind one another, compressed with zstd. Columns
@@ -191,10 +192,9 @@ def _check_text(tables: dict[str, Table], string_count: int) -> None:
     """Every index of a text column must name a string, so that no reader needs to check again."""
     for table in tables.values():
         for column, packed in zip(table.columns, table.packed, strict=True):
-            if column.type is ColumnType.TEXT and packed:
-                highest = max(memoryview(packed).cast("I"))
-                if highest >= string_count:
-                    raise CaptureError(f"damaged capture: text of {table.name}.{column.name}")
+            is_text = column.type is ColumnType.TEXT and packed
+            if is_text and max(memoryview(packed).cast("I")) >= string_count:
+                raise CaptureError(f"damaged capture: text of {table.name}.{column.name}")
 
 
 def _digest(content: bytes | memoryview) -> bytes:

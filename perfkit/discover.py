@@ -1,4 +1,4 @@
-"""Finds what a package offers by the names of its files, and imports a file only when it is used."""
+"""Finds what a package offers by the names of its files; imports a file only when it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def names(package: str) -> tuple[str, ...]:
-    """The modules of a package by file name, sorted; names with a leading underscore are private."""
+    """The modules of a package by file name, sorted; a leading underscore makes one private."""
     folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
     found = (entry.name for entry in os.scandir(folder) if entry.name.endswith(".py"))
     return tuple(sorted(name[:-3] for name in found if not name.startswith("_")))

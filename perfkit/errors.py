@@ -37,7 +37,7 @@ class CaptureError(PerfkitError):
     """Bytes that are no capture, a damaged one, or one of a later version."""
 
 
-class NativeMissing(PerfkitError):
+class NativeMissing(PerfkitError):  # noqa: N818 (a state of the installation)
     """The C extension is absent, so nothing can be sampled on this host."""
 
 
@@ -49,7 +49,7 @@ class RunError(PerfkitError):
     """A saved run is missing, ambiguous, unreadable or could not be written."""
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 (not an error)
     """A source that this host lacks or refuses; `grant` says what would make it readable."""
 
     def __init__(self, reason: str, *, grant: str = "") -> None:

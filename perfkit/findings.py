@@ -18,7 +18,9 @@ Severity = Literal["crit", "warn", "note"]
 class Culprit(Struct, frozen=True):
     """Who is charged. `name` is untrusted text where it came from the host."""
 
-    kind: Literal["cgroup", "process", "thread", "peer", "device", "file", "function", "lock", "none"]
+    kind: Literal[
+        "cgroup", "process", "thread", "peer", "device", "file", "function", "lock", "none"
+    ]
     name: str = ""
 
 
@@ -33,7 +35,7 @@ class Evidence(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """A cause with its two witnesses. `share` of the busy (or excess) time, with a 90 % interval."""
+    """A cause with its two witnesses. `share` of the busy (or excess) time, with 90 % interval."""
 
     id: str
     family: Family
@@ -66,7 +68,7 @@ class Rejection(Struct, frozen=True):
 
 
 class Skip(Struct, frozen=True):
-    """Something that could not be seen, why, and what would make it visible ("" = nothing would)."""
+    """Something that could not be seen, why, and what would show it ("" = nothing would)."""
 
     what: str
     why: str

@@ -46,7 +46,7 @@ class Host(Struct, frozen=True):
     def link_proc(self, relative: str) -> str:
         """Reads a symbolic link under /proc, as text."""
         try:
-            return os.fsdecode(os.readlink(self.proc / relative))
+            return os.fsdecode((self.proc / relative).readlink())
         except OSError as error:
             raise _unavailable(self.proc / relative, error) from error
 

@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Metric(Struct, frozen=True):
-    """One measured quantity; its name ends in its unit, `source` is the file and field it is from."""
+    """One measured quantity; its name ends in its unit, `source` is its file and field."""
 
     name: str
     kind: Kind
