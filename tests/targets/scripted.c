@@ -116,7 +116,8 @@ static void *work(void *argument)
         pthread_mutex_unlock(&shared_lock);
         at[RECV] = blocked_now(schedstat);
         uint32_t wait_us = (uint32_t)(wanted_ms[RECV] * 1e3);
-        if (send(peer, &wait_us, sizeof wait_us, 0) < 0 || recv(peer, &wait_us, 4, MSG_WAITALL) < 0) {
+        if (send(peer, &wait_us, sizeof wait_us, 0) < 0 ||
+            recv(peer, &wait_us, 4, MSG_WAITALL) < 0) {
             perror("peer");
             exit(1);
         }
@@ -173,8 +174,9 @@ int main(int count, char **arguments)
     atomic_store(&stopping, true);
     for (int i = 0; i < threads; i++) {
         pthread_join(workers[i], NULL);
-        printf("%ld %f %f %f %f %f %f\n", truth[i].tid, truth[i].seconds[CPU], truth[i].seconds[LOCK],
-               truth[i].seconds[RECV], truth[i].seconds[FSYNC], truth[i].seconds[TIMER], truth[i].wall);
+        printf("%ld %f %f %f %f %f %f\n", truth[i].tid, truth[i].seconds[CPU],
+               truth[i].seconds[LOCK], truth[i].seconds[RECV], truth[i].seconds[FSYNC],
+               truth[i].seconds[TIMER], truth[i].wall);
     }
     pthread_join(holder, NULL);
     return 0;
