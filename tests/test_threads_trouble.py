@@ -157,6 +157,7 @@ def test_threads_id_used_again_is_another_thread(tmp_path: Path) -> None:
     """A thread id whose start differs begins anew: no delta is taken across the two."""
     proc = FakeProc(tmp_path)
     with sampling(proc) as sampler:
+        time.sleep(0.3)  # stat is looked at once in a block of 250 ms
         proc.write("stat", STAT.format(faults=10, start=900))
         proc.write("schedstat", "150 60 9\n")
         time.sleep(0.9)
