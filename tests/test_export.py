@@ -27,7 +27,8 @@ GOLDEN = Path(__file__).parent / "golden"
 EXPORTERS: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
 SCHEMA = json.loads(files("perfkit.report").joinpath("schema.json").read_text())
 WIDTHS = (60, 80, 120)
-SCREEN_LINES = 24
+# A screen of 24 lines shows 23 and the prompt.
+SCREEN_LINES = 23
 # What acts on a terminal or reorders text; everything else is allowed nowhere either.
 UNSAFE = re.compile(r"[^\x20-\x7e\n]")
 CASES = [(state, width) for state in STATES for width in WIDTHS]

@@ -25,7 +25,8 @@ from perfkit.export._layout import (
 from perfkit.findings import Finding, Report
 from perfkit.report import words
 
-SCREEN_LINES, SCREEN_WIDTH = 24, 80
+# One of the 24 lines is the prompt's.
+SCREEN_LINES, SCREEN_WIDTH = 23, 80
 WIDTH_MIN, WIDTH_MAX = 40, 120
 # From here on the other findings are opened too, where the screen still holds them.
 WIDTH_OPEN = 100

@@ -99,7 +99,7 @@ def word_tie(finding: Finding) -> str:
 def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
     """A cause that was ruled out and the number that does so."""
     number = to_text(rejection.observed, to_printable(rejection.unit, NAME_LIMIT))
-    if brief:
+    if brief and rejection.unit:
         return f"{word_name(rejection.id)} {number}"
     metric = to_printable(rejection.metric.replace("_", " "), TITLE_LIMIT)
     return f"{word_name(rejection.id)} ({metric} {number})"
@@ -155,7 +155,7 @@ def word_load(report: Report) -> str:
         words.append(f"{to_number(budget.in_flight_mean)} in flight")
     if budget.latency_mean_ms is not None:
         words.append(f"{to_duration(budget.latency_mean_ms / 1e3)} mean")
-    if budget.busy_threads_mean is not None:
+    if budget.busy_threads_mean is not None and budget.in_flight_mean is None:
         words.append(f"{to_number(budget.busy_threads_mean)} busy threads")
     place = f"{word_name(places[0])}{more}: " if places else ""
     return place + ", ".join(words)
