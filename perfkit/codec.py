@@ -48,13 +48,13 @@ class _Envelope(Struct, frozen=True):
     sections: tuple[_Section, ...]
 
 
-def encode(capture: Capture) -> bytes:
+def encode(capture: Capture, compression_level: int = COMPRESSION_LEVEL) -> bytes:
     """Packs a capture; equal captures give equal bytes."""
     strings = msgspec.msgpack.encode(capture.strings)
     sections, bodies = [], []
     for table in [capture.tables[name] for name in sorted(capture.tables)] + [None]:
         raw = strings if table is None else b"".join(table.packed)
-        body = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(raw)
+        body = zstandard.ZstdCompressor(level=compression_level).compress(raw)
         bodies.append(body)
         sections.append(_section(table, body, len(raw), len(capture.strings)))
     envelope = msgspec.msgpack.encode(_Envelope(capture.header, tuple(sections)))

@@ -12,7 +12,7 @@ from perfkit import discover
 from perfkit.demo import cgroups, pipeline, wire
 from perfkit.demo.latency import has_moved, measure, quantile
 from perfkit.demo.load import Asked, make_requests, plan_gaps_s
-from perfkit.demo.options import FAULTS, FRONTS, LoadOptions
+from perfkit.demo.options import FAULTS, FRONTS, LoadOptions, WorldOptions
 from perfkit.demo.world import STRENGTH_HIGH, STRENGTH_LOW, strength
 
 SECOND_NS = 1_000_000_000
@@ -125,9 +125,9 @@ def test_rank_gives_each_user_of_a_batch_what_it_gives_alone() -> None:
 @pytest.mark.parametrize("fault", discover.names(FAULTS))
 def test_strength_stays_in_its_range_and_varies(fault: str) -> None:
     """Each seed draws another strength within the stated range, the same one each time."""
-    drawn = [strength(seed, fault) for seed in range(50)]
+    drawn = [strength(WorldOptions(seed=seed), fault) for seed in range(50)]
 
-    assert (len(set(drawn)), drawn) == (50, [strength(seed, fault) for seed in range(50)])
+    assert (len(set(drawn)), drawn) == (50, [strength(WorldOptions(seed=seed), fault) for seed in range(50)])
     assert STRENGTH_LOW <= min(drawn) < max(drawn) <= STRENGTH_HIGH
 
 

@@ -46,6 +46,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_load(parser)
     parser.add_argument("--fault", choices=faults, help="default: cpu_throttled where root may")
     parser.add_argument("--seed", type=int, default=1, help="draws the fault's strength and place")
+    parser.add_argument("--mild", action="store_true", help="a near miss: present but harmless")
     parser.add_argument("--warm-up-s", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to stay")
     parser.add_argument("--diagnose", action="store_true", help="run perfkit diagnose, then end")
@@ -103,7 +104,7 @@ def _run_demo(values: dict[str, Any]) -> int:
         fields = struct.__struct_fields__
         return struct(**{name: value for name, value in values.items() if name in fields})
 
-    options = WorldOptions(pick(ServiceOptions), pick(LoadOptions), values["seed"])
+    options = WorldOptions(pick(ServiceOptions), pick(LoadOptions), values["seed"], values["mild"])
     return run.run(options, pick(Plan))
 
 

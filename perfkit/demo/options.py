@@ -38,6 +38,7 @@ class WorldOptions(Struct, frozen=True):
     service: ServiceOptions = ServiceOptions()
     load: LoadOptions = LoadOptions()
     seed: int = 1
+    mild: bool = False
 
 
 class Plan(Struct, frozen=True):

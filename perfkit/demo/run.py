@@ -109,9 +109,9 @@ def _run_in(stack: ExitStack, options: WorldOptions, plan: Plan) -> int:
         injection = start(world, Healthy(needed_cpu_ratio(world, before, cpu_ratio)))
         stack.callback(injection.undo)
         say(f"fault {plan.fault} on: {injection.text}")
-        after = wait_moved(world, before, on_ns)
-        moved = has_moved(before, after)
-        say(describe_move(before, after, moved))
+        after = wait_mild(world) if options.mild else wait_moved(world, before, on_ns)
+        moved = options.mild or has_moved(before, after)
+        say(describe_move(before, after, has_moved(before, after)))
         state.fault_on(injection, after, moved)
     exit_code = _look(world, plan)
     return exit_code or int(not moved)
@@ -174,6 +174,13 @@ def wait_moved(world: World, before: Latency, on_ns: int) -> Latency:
         full = now_ns - on_ns >= WINDOW_S * 1e9
         if (full and has_moved(before, after)) or time.monotonic() > end_s:
             return after
+
+
+def wait_mild(world: World) -> Latency:
+    """One window of a mild fault, which is not meant to move anything."""
+    start_ns = time.monotonic_ns()
+    pause(world, WINDOW_S + REPORT_LAG_S)
+    return world.watch.measure(start_ns, start_ns + int(WINDOW_S * 1e9))
 
 
 def describe_move(before: Latency, after: Latency, moved: bool) -> str:

@@ -33,6 +33,7 @@ STOP_TIMEOUT_S = 2.0
 ABOVE = "see its message above"
 ASKED_MAX = 400_000
 STRENGTH_LOW, STRENGTH_HIGH = 0.8, 1.3
+MILD_RATIO = 0.06
 
 
 class DemoError(PerfkitError):
@@ -149,9 +150,13 @@ class World(Struct, frozen=True):
     leave: Callable[[Path], None]
 
 
-def strength(seed: int, fault: str) -> float:
-    """How strong a fault is, drawn by the seed, so that no threshold can be fitted to one value."""
-    return random.Random(f"{seed} {fault}").uniform(STRENGTH_LOW, STRENGTH_HIGH)
+def strength(options: WorldOptions, fault: str) -> float:
+    """How strong a fault is, drawn by the seed, so that no threshold can be fitted to one value.
+
+    A mild fault is a near miss: the mechanism is there, and hurts nobody.
+    """
+    drawn = random.Random(f"{options.seed} {fault}").uniform(STRENGTH_LOW, STRENGTH_HIGH)
+    return drawn * (MILD_RATIO if options.mild else 1.0)
 
 
 def service_cpu_ns(pid: int) -> int:

@@ -13,7 +13,7 @@ DELAY_S = 0.025
 
 def start(world: World, healthy: Healthy) -> Injection:
     """Makes the shard that the seed picks answer late."""
-    delay_s = DELAY_S * strength(world.options.seed, "downstream_slow")
+    delay_s = DELAY_S * strength(world.options, "downstream_slow")
     index = world.options.seed % len(world.shards)
     shard = world.shards[index]
     shard.order(delay_s=delay_s)

@@ -14,7 +14,7 @@ PAUSE_S = 0.001
 
 def start(world: World, healthy: Healthy) -> Injection:
     """Starts the background thread inside the service."""
-    burn_s = BURN_S * strength(world.options.seed, "gil_contention")
+    burn_s = BURN_S * strength(world.options, "gil_contention")
     answer = world.service.order(hog=True, burn_s=burn_s, pause_s=PAUSE_S)
 
     def undo() -> None:

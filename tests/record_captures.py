@@ -1,0 +1,93 @@
+"""Records the captures that rules are tested with: `python tests/record_captures.py [NAME ...]`.
+
+Each is a real run of the demo service, cut to a few seconds and redacted: host, paths and boot id
+say nothing of the machine it was made on but its CPU, its cores and its kernel. Run it on a quiet
+machine, as root; NAME picks some, such as `cpu_throttled.fires.threads`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from msgspec import structs
+
+from perfkit import codec
+from perfkit.demo.look import find_perfkit
+from perfkit.model import Capture, ProcessRef
+
+FOLDER = Path(__file__).parent / "captures"
+SECONDS = 4.0
+COMPRESSION_LEVEL = 19
+SIZE_LIMIT_BYTES = 100_000
+FRONTS = ("threads", "asyncio")
+RULES = ("cpu_throttled", "gil_contention", "downstream_slow")
+# What no rule reads, and what tells most about a machine.
+LEFT_OUT = ("sampler_ticks", "series")
+
+
+def names() -> dict[str, list[str]]:
+    """Every capture's name and the demo's arguments that make it."""
+    wanted = {}
+    for front in FRONTS:
+        wanted[f"healthy.{front}"] = ["--front", front, "--fault", "none"]
+        for rule in RULES:
+            arguments = ["--front", front, "--fault", rule]
+            wanted[f"{rule}.fires.{front}"] = arguments
+            wanted[f"{rule}.near_miss.{front}"] = [*arguments, "--mild"]
+    return wanted
+
+
+def redact(capture: Capture) -> Capture:
+    """Takes out what identifies the machine."""
+    header = capture.header
+    processes = tuple(_redact_process(process) for process in header.target.processes)
+    return structs.replace(
+        capture,
+        header=structs.replace(
+            header,
+            host="host-1",
+            clock=structs.replace(header.clock, boot_id=""),
+            target=structs.replace(header.target, processes=processes, siblings=()),
+        ),
+        tables={name: table for name, table in capture.tables.items() if name not in LEFT_OUT},
+        strings=tuple(_redact_text(text) for text in capture.strings),
+    )
+
+
+def _redact_process(process: ProcessRef) -> ProcessRef:
+    return structs.replace(process, exe=_redact_text(process.exe))
+
+
+def _redact_text(text: str) -> str:
+    """Keeps the last part of file paths; cgroups of the demo and addresses stay as they are."""
+    is_path = text.startswith("/") and not text.startswith("/perfkit-demo")
+    return f"/redacted/{Path(text).name}" if is_path and text != "/" else text
+
+
+def record(name: str, arguments: list[str]) -> None:
+    """Runs the demo, records its service and writes the redacted capture."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        command = f"{find_perfkit()} record . --pid {{pid}} --seconds {SECONDS} -o {raw}"
+        run = [sys.executable, "-m", "perfkit.demo", "run", *arguments, "--exec", command]
+        subprocess.run(run, check=True)
+        packed = codec.encode(redact(codec.decode(raw.read_bytes())), COMPRESSION_LEVEL)
+    if len(packed) > SIZE_LIMIT_BYTES:
+        raise SystemExit(f"{name}: {len(packed)} bytes is over the limit of {SIZE_LIMIT_BYTES}")
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.perfkit").write_bytes(packed)
+    print(f"{name}: {len(packed)} bytes")
+
+
+def main(chosen: list[str]) -> None:
+    """Records the chosen captures, or all."""
+    for name, arguments in names().items():
+        if not chosen or name in chosen:
+            record(name, arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Every rule, by discovery: fires on its captures, is silent on near misses and healthy ones.
+
+The captures in tests/captures/ are recorded from real runs (tests/record_captures.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from record_captures import SIZE_LIMIT_BYTES
+
+from perfkit import codec, discover
+from perfkit.analysis import analyse
+from perfkit.findings import Report
+from perfkit.model import Capture
+
+FOLDER = Path(__file__).parent / "captures"
+RULES = discover.names("perfkit.analysis.rules")
+CAPTURES = sorted(path.stem for path in FOLDER.glob("*.perfkit"))
+FIRING = [name for name in CAPTURES if ".fires." in name]
+SILENT = [name for name in CAPTURES if ".fires." not in name]
+
+
+def _read(name: str) -> Capture:
+    return codec.decode((FOLDER / f"{name}.perfkit").read_bytes())
+
+
+def _diagnose(name: str) -> Report:
+    return analyse(_read(name))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", ["fires", "near_miss"])
+def test_every_rule_has_a_firing_and_a_near_miss_capture(rule: str, kind: str) -> None:
+    """No rule without a real run that it fires on, and one that it must be silent on."""
+    assert [name for name in CAPTURES if name.startswith(f"{rule}.{kind}.")]
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_rule_fires_first_on_its_capture(name: str) -> None:
+    """The cause that was switched on is the first one."""
+    report = _diagnose(name)
+
+    assert report.verdict.state == "cause", report.verdict
+    assert report.causes[0].id == name.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_no_rule_fires_on_near_misses_and_healthy_captures(name: str) -> None:
+    """A mechanism without time is a footnote, and a healthy service is called healthy."""
+    report = _diagnose(name)
+
+    assert (report.verdict.state, report.causes) == ("healthy", ()), report.verdict
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_every_silent_rule_says_by_which_number(name: str) -> None:
+    """On a healthy service each rule is in the ruled-out list, none is skipped in silence."""
+    report = _diagnose(name)
+
+    assert {rejection.id for rejection in report.ruled_out} >= set(RULES)
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_captures_are_small_and_redacted(name: str) -> None:
+    """No capture is large, and none tells which machine it was recorded on."""
+    capture = _read(name)
+
+    assert (FOLDER / f"{name}.perfkit").stat().st_size <= SIZE_LIMIT_BYTES
+    assert capture.header.host == "host-1"
+    assert not [text for text in capture.strings if "site-packages" in text]
