@@ -33,6 +33,8 @@ WIDTH_OPEN = 100
 FINDING_COLUMN = 12
 SECTION_COLUMN = 14
 CLOSING_COLUMN = 9
+# Blocks before which a blank line helps: the closing one first, then the finding, then the rest.
+GAPS_BY_WORTH = (-1, 1, 2)
 SEVERITY_COLUMN = 7
 
 
@@ -76,29 +78,35 @@ def write(report: Report, out: IO[Any], look: Look) -> None:
 
 
 def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
+    """The report with as much detail, and then as many blank lines, as the screen holds."""
     if verbose:
-        return _lay_out(report, width, VERBOSE)
+        return _join(_lay_out(report, width, VERBOSE), gap_count=len(GAPS_BY_WORTH))
     choices = (*WIDE, *DETAILS) if width >= WIDTH_OPEN else DETAILS
     # On a narrower screen the same words need more lines.
     line_limit = SCREEN_LINES * SCREEN_WIDTH // min(width, SCREEN_WIDTH)
-    lines: list[Line] = []
+    blocks: list[list[Line]] = []
     for detail in choices:
-        lines = _lay_out(report, width, detail)
-        if len(lines) <= line_limit:
+        blocks = _lay_out(report, width, detail)
+        gap_count = line_limit - sum(map(len, blocks))
+        if gap_count >= (len(blocks) - 1 if detail.is_spaced else 0):
             break
-    return lines
+    return _join(blocks, gap_count)
 
 
-def _lay_out(report: Report, width: int, detail: Detail) -> list[Line]:
+def _lay_out(report: Report, width: int, detail: Detail) -> list[list[Line]]:
     blocks = [_header(report, width, detail)]
     if report.causes:
         first = _finding(report.causes[0], width, detail, is_first=True)
         blocks.append(first + _others(report.causes[1:], width, detail))
-    blocks.append(_account(report, width, detail))
-    blocks.append(_closing(report, width, detail))
+    return [*blocks, _account(report, width, detail), _closing(report, width, detail)]
+
+
+def _join(blocks: list[list[Line]], gap_count: int) -> list[Line]:
+    """Sets blocks apart by blank lines, by as many as there are, where they help most."""
+    gaps = {place % len(blocks) for place in GAPS_BY_WORTH[: max(gap_count, 0)]}
     lines: list[Line] = []
-    for block in blocks:
-        lines += [BLANK, *block] if lines and block and detail.is_spaced else block
+    for place, block in enumerate(blocks):
+        lines += [BLANK, *block] if place in gaps and place else block
     return lines
 
 

@@ -66,13 +66,11 @@ def word_explained(finding: Finding) -> str:
         whole = "the time of requests in flight"
     else:
         whole = "the busy time of the serving threads"
-    low, high = _round_share(finding.share_low), _round_share(finding.share_high)
-    return f"{_round_share(finding.share)} % of {whole} (90 % interval {low} to {high} %)"
-
-
-def _round_share(share: float) -> str:
-    """Percent as exact as its interval lets it be."""
-    return f"{100 * share:.0f}" if share >= SHARE_ROUNDED_MIN else f"{100 * share:.1f}"
+    # As exact as the interval lets it be.
+    digits = 0 if finding.share >= SHARE_ROUNDED_MIN else 1
+    shares = (finding.share, finding.share_low, finding.share_high)
+    share, low, high = (f"{100 * one:.{digits}f}" for one in shares)
+    return f"{share} % of {whole} (90 % interval {low} to {high} %)"
 
 
 def word_evidence(evidence: Evidence) -> str:
