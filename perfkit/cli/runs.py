@@ -74,11 +74,12 @@ def _show(name: str, folder: Path) -> list[str]:
     run = find_run(name, folder)
     header = decode(read_file(run.path)).header
     machine, target = header.machine, header.target
+    hardware = (header.host, machine.cpu_model, f"{machine.cpu_count} CPUs", machine.kernel)
     length_s = (header.clock.end_ns - header.clock.start_ns) / 1e9
     rows = (
         ("run", run.id + (" (pinned)" if run.is_pinned else "")),
         ("file", f"{run.path} ({to_text(run.size_bytes, 'bytes')})"),
-        ("host", f"{header.host}, {machine.cpu_model}, {machine.cpu_count} CPUs, {machine.kernel}"),
+        ("host", ", ".join(filter(None, hardware))),
         ("target", f"{target.kind} {target.name} (pid {target.main_pid}), {target.chosen_by}"),
         ("window", f"{to_duration(length_s)} {header.interrupted}".strip()),
         ("perfkit", header.perfkit_version),
