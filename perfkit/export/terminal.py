@@ -85,6 +85,7 @@ def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
     # On a narrower screen the same words need more lines.
     line_limit = SCREEN_LINES * SCREEN_WIDTH // min(width, SCREEN_WIDTH)
     blocks: list[list[Line]] = []
+    gap_count = 0
     for detail in choices:
         blocks = _lay_out(report, width, detail)
         gap_count = line_limit - sum(map(len, blocks))
