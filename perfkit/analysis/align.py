@@ -70,6 +70,13 @@ class Axis:
         _, slot, overlap = self.spread(begin_ns, end_ns)
         return sum_by(slot, overlap, self.slot_count)
 
+    def spread_counts(self, begin_ns: Integers, end_ns: Integers, count: Reals) -> Reals:
+        """Counts per slot, each spread evenly over its interval (at least 1 ns long)."""
+        end_ns = np.maximum(end_ns, begin_ns + 1)
+        index, slot, overlap = self.spread(begin_ns, end_ns)
+        share = overlap / (end_ns - begin_ns)[index]
+        return sum_by(slot, share * count[index], self.slot_count)
+
 
 @dataclass(frozen=True)
 class Aligned:

@@ -6,43 +6,45 @@ while the holder is throttled is throttling; a hand-off is what the other thread
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfkit.analysis.align import Aligned
-from perfkit.analysis.columns import Masks, Reals, sum_by
+from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
 from perfkit.analysis.states import IDLE_STATES, Label, State
 from perfkit.analysis.timeline import Timeline
 
-# A thread that holds the GIL is on a CPU, or was stopped while it held it; it cannot be in a
-# system call that blocks, since CPython lets go of the GIL around those.
-_MAY_HOLD_GIL = (State.ON_CPU, State.RUNNABLE, State.THROTTLED)
+# At most so many candidates are named for the waits of one process in one slot: the largest.
+CANDIDATE_LIMIT = 8
 _NOT_WORKING = IDLE_STATES | {State.HANDOFF_WAIT, State.FUTEX, State.TIMER_WAIT, State.UNKNOWN}
-
-_Entry = tuple[int, int, float]
-_Row = tuple[int, int, int, float]
 
 
 def charge_gil(timeline: Timeline, names: dict[tuple[int, int], str]) -> Timeline:
-    """Charges each GIL wait to the threads of its process that may have held it in that slot."""
+    """Charges each GIL wait to the threads of its process that may have held it in that slot.
+
+    Whoever holds the GIL is on a CPU, or lost the CPU while it held it; it cannot be in a system
+    call that blocks, since CPython lets go of the GIL around those.
+    """
     labels = _Labels(timeline)
-
-    def charged(label: int, holder: int) -> int:
-        state = timeline.labels[label].state
-        if state is not State.ON_CPU:
-            return label
-        return labels.index(Label(State.GIL_WAIT, name_thread(timeline.threads[holder], names)))
-
-    return _charge(timeline, labels, State.GIL_WAIT, _MAY_HOLD_GIL, charged)
+    running = np.array([one.state is State.ON_CPU for one in timeline.labels], dtype=bool)
+    stopped = np.array([one.held for one in timeline.labels], dtype=bool)
+    holders = [
+        labels.index(Label(State.GIL_WAIT, name_thread(thread, names)))
+        for thread in timeline.threads
+    ]
+    charge = _join(timeline, State.GIL_WAIT, running | stopped)
+    held = timeline.label[charge.candidate]
+    holder = np.array(holders, dtype=np.int64)[timeline.thread[charge.candidate]]
+    return _rebuilt(timeline, labels, charge, np.where(running[held], holder, held))
 
 
 def charge_handoffs(timeline: Timeline) -> Timeline:
     """Charges each wait for another thread to what its process's busy threads did meanwhile."""
     labels = _Labels(timeline)
-    busy = tuple(state for state in State if state not in _NOT_WORKING)
-    return _charge(timeline, labels, State.HANDOFF_WAIT, busy, lambda label, _: label)
+    busy = np.array([one.state not in _NOT_WORKING for one in timeline.labels], dtype=bool)
+    charge = _join(timeline, State.HANDOFF_WAIT, busy)
+    return _rebuilt(timeline, labels, charge, timeline.label[charge.candidate])
 
 
 def name_thread(thread: tuple[int, int], names: dict[tuple[int, int], str]) -> str:
@@ -61,57 +63,65 @@ class _Labels:
         return tuple(self._index)
 
 
-def _charge(
-    timeline: Timeline,
-    labels: _Labels,
-    waiting: State,
-    holding: tuple[State, ...],
-    charged: Callable[[int, int], int],
-) -> Timeline:
-    """Replaces the rows in state `waiting` by what the candidates of the same slot did."""
-    states = timeline.states()
-    waits = states == waiting
-    candidates = _by_process_and_slot(timeline, np.isin(states, [int(state) for state in holding]))
-    rows: list[_Row] = []
-    for thread, slot, label, ns in _rows(timeline, waits):
-        others = [
-            entry
-            for entry in candidates.get((timeline.threads[thread][0], slot), ())
-            if entry[0] != thread
-        ]
-        total = sum(entry[2] for entry in others)
-        if total < 1.0:
-            rows.append((thread, slot, label, ns))
-        for holder, held, held_ns in others if total >= 1.0 else ():
-            rows.append((thread, slot, charged(held, holder), ns * held_ns / total))
-    return _rebuilt(timeline, labels, ~waits, rows)
+@dataclass(frozen=True)
+class _Charge:
+    """Entries of a timeline that are replaced, and the shares of others that replace them.
+
+    `ns[i]` of the wait `waiter[i]` is charged to `candidate[i]`; both index timeline entries.
+    """
+
+    replaced: Masks
+    waiter: Integers
+    candidate: Integers
+    ns: Reals
 
 
-def _rows(timeline: Timeline, mask: Masks) -> list[_Row]:
-    columns = (timeline.thread, timeline.slot, timeline.label, timeline.ns)
-    return list(zip(*(column[mask].tolist() for column in columns), strict=True))
+def _join(timeline: Timeline, waiting: State, holding: Masks) -> _Charge:
+    """Shares each wait among the candidates (by label) of its process and slot, by their time.
+
+    A thread is no candidate for its own wait; a wait without any candidate stays as it is.
+    """
+    pid_of = np.array([pid for pid, _ in timeline.threads], dtype=np.int64)
+    _, process = np.unique(pid_of, return_inverse=True)
+    group = process[timeline.thread] * timeline.axis.slot_count + timeline.slot
+    waits = np.flatnonzero(timeline.states() == waiting)
+    candidates = np.flatnonzero(holding[timeline.label])
+    candidates = _largest(candidates, group, timeline.ns)
+    keys = group[candidates]
+    first = np.searchsorted(keys, group[waits], side="left")
+    counts = np.searchsorted(keys, group[waits], side="right") - first
+    waiter = np.repeat(waits, counts)
+    place = np.arange(len(waiter)) - np.repeat(np.cumsum(counts) - counts, counts)
+    candidate = candidates[place + np.repeat(first, counts)]
+    other = timeline.thread[waiter] != timeline.thread[candidate]
+    waiter, candidate = waiter[other], candidate[other]
+    total = sum_by(waiter, timeline.ns[candidate], len(timeline.ns))
+    replaced = total >= 1.0
+    ns = timeline.ns[waiter] * timeline.ns[candidate] / np.maximum(total[waiter], 1.0)
+    some = replaced[waiter]
+    return _Charge(replaced, waiter[some], candidate[some], ns[some])
 
 
-def _by_process_and_slot(timeline: Timeline, mask: Masks) -> dict[tuple[int, int], list[_Entry]]:
-    found: dict[tuple[int, int], list[_Entry]] = {}
-    for thread, slot, label, ns in _rows(timeline, mask):
-        found.setdefault((timeline.threads[thread][0], slot), []).append((thread, label, ns))
-    return found
+def _largest(candidates: Integers, group: Integers, ns: Reals) -> Integers:
+    """The largest CANDIDATE_LIMIT candidates of each group, sorted by group."""
+    order = candidates[np.lexsort((candidates, -ns[candidates], group[candidates]))]
+    keys = group[order]
+    starts = np.ones(len(keys), dtype=bool)
+    starts[1:] = keys[1:] != keys[:-1]
+    begin = np.maximum.accumulate(np.where(starts, np.arange(len(keys)), 0))
+    kept: Integers = order[np.arange(len(keys)) - begin < CANDIDATE_LIMIT]
+    return kept
 
 
-def _rebuilt(timeline: Timeline, labels: _Labels, kept: Masks, rows: list[_Row]) -> Timeline:
-    thread, slot, label, ns = zip(*rows, strict=True) if rows else ((), (), (), ())
-    added = (np.array(column, dtype=np.int64) for column in (thread, slot, label))
-    olds = (timeline.thread[kept], timeline.slot[kept], timeline.label[kept])
-    columns = [np.concatenate(pair) for pair in zip(olds, added, strict=True)]
-    all_ns = np.concatenate([timeline.ns[kept], np.array(ns, dtype=np.float64)])
+def _rebuilt(timeline: Timeline, labels: _Labels, charge: _Charge, label: Integers) -> Timeline:
+    kept = ~charge.replaced
     return replace(
         timeline,
         labels=labels.all(),
-        thread=columns[0],
-        slot=columns[1],
-        label=columns[2],
-        ns=all_ns,
+        thread=np.concatenate([timeline.thread[kept], timeline.thread[charge.waiter]]),
+        slot=np.concatenate([timeline.slot[kept], timeline.slot[charge.waiter]]),
+        label=np.concatenate([timeline.label[kept], label]),
+        ns=np.concatenate([timeline.ns[kept], charge.ns]),
     )
 
 

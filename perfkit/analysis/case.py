@@ -12,7 +12,8 @@ from perfkit.analysis.compare import PeerComparison, compare_peers
 from perfkit.analysis.endpoints import read_endpoints
 from perfkit.analysis.futexes import resolve_futexes
 from perfkit.analysis.intervals import Share, share_of_blocks
-from perfkit.analysis.ledger import Ledger, request_ledger, serving_threads, thread_ledger
+from perfkit.analysis.ledger import Ledger, idle_ratio, serving_threads, thread_ledger
+from perfkit.analysis.request_ledger import request_ledger
 from perfkit.analysis.requests import Requests, read_requests
 from perfkit.analysis.states import State, thread_names
 from perfkit.analysis.throttling import Throttling, read_throttling
@@ -97,7 +98,7 @@ def build_case(capture: Capture) -> Case:
         throttling=throttling,
         requests=requests,
         threads=charged,
-        requests_ledger=request_ledger(threads, requests),
+        requests_ledger=request_ledger(threads, requests, idle_ratio(resolved, serving)),
         serving=frozenset(_chosen(resolved, serving)),
         owners=cpu_owners(aligned),
         peers=compare_peers(requests.peers, aligned.axis),

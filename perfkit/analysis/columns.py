@@ -13,6 +13,8 @@ from perfkit.model import Capture, ColumnType
 Integers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 Masks = NDArray[np.bool_]
+# Values beyond this are nonsense; sums and differences of two within it still fit 64 bits.
+VALUE_LIMIT = 1 << 61
 _DTYPES = {ColumnType.INTEGER: "<i8", ColumnType.REAL: "<f8", ColumnType.TEXT: "<u4"}
 
 
@@ -41,34 +43,40 @@ class Frame:
         return name in self._columns
 
     def integers(self, name: str) -> Integers:
-        """An integer column; -1 everywhere when it was not recorded."""
-        if name not in self._columns:
+        """An integer column; -1 everywhere when it was not recorded (as such)."""
+        column = self._columns.get(name)
+        if column is None or column.dtype != np.int64:
             return np.full(self.row_count, -1, dtype=np.int64)
-        column: Integers = self._columns[name]
-        return column
+        clipped: Integers = np.clip(column, -VALUE_LIMIT, VALUE_LIMIT)
+        return clipped
 
     def reals(self, name: str) -> Reals:
-        """A real column; NaN everywhere when it was not recorded."""
-        if name not in self._columns:
+        """A real column; NaN everywhere when it was not recorded (as such)."""
+        column = self._columns.get(name)
+        if column is None or column.dtype != np.float64:
             return np.full(self.row_count, np.nan)
-        return np.asarray(self._columns[name], dtype=np.float64)
+        return np.asarray(column, dtype=np.float64)
 
     def text(self, name: str) -> list[str]:
-        """A text column as strings; empty strings when it was not recorded."""
-        if name not in self._columns:
+        """A text column as strings; empty strings when it was not recorded (as such)."""
+        column = self._columns.get(name)
+        if column is None or column.dtype != np.uint32:
             return [""] * self.row_count
-        return [self._strings[index] for index in self._columns[name]]
+        return [self._strings[index] for index in column]
 
     def where(self, mask: Masks) -> Frame:
         """The rows for which `mask` holds, in their order."""
         chosen = {name: column[mask] for name, column in self._columns.items()}
         return Frame(chosen, self._strings, int(mask.sum()))
 
+    def take(self, order: Integers) -> Frame:
+        """The rows at the given places, in that order."""
+        chosen = {name: column[order] for name, column in self._columns.items()}
+        return Frame(chosen, self._strings, len(order))
+
     def sorted_by(self, *names: str) -> Frame:
         """The rows in ascending order of the named columns, the first one slowest; stable."""
-        order = np.lexsort([self.integers(name) for name in reversed(names)])
-        chosen = {name: column[order] for name, column in self._columns.items()}
-        return Frame(chosen, self._strings, self.row_count)
+        return self.take(np.lexsort([self.integers(name) for name in reversed(names)]))
 
 
 def read_frame(capture: Capture, table_name: str) -> Frame:

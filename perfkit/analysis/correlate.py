@@ -88,7 +88,7 @@ def unexplained_share(case: Case, findings: list[Finding]) -> float:
     """The share of the ledger that is waste or unknown, and charged to no reported cause."""
     explained = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
     reported = {finding.id for finding in findings}
-    states = [*sorted(WASTE_STATES), State.QUEUE_WAIT, State.UNKNOWN]
+    states = [*sorted(WASTE_STATES), State.QUEUE_WAIT, State.UNSEEN_WAIT, State.UNKNOWN]
     return sum(case.ledger.share(state) for state in states if explained.get(state) not in reported)
 
 

@@ -166,13 +166,24 @@ def _peer_age(rows: Exchanges) -> Integers:
     return rows.asked_age if rows.asked_by_peer else rows.answered_age
 
 
+def streamed_states(rows: Exchanges, decided: Integers) -> Integers:
+    """An answer in pieces is pending until its last: what looked settled, and then goes on."""
+    state = decided.copy()
+    same_next = np.append(rows.same_socket_as_before()[1:], False)
+    goes_on = same_next & (np.roll(rows.asked, -1) == rows.asked) & (rows.asked > 0)
+    goes_on &= np.roll(rows.answered, -1) > rows.answered
+    state[goes_on & (decided == SETTLED)] = PENDING
+    return state
+
+
 def one_way(rows: Exchanges) -> Masks:
     """Marks the rows of sockets on which one side only talks: no question, so nothing pending."""
     marked = np.zeros(len(rows.socket), dtype=bool)
     for first, last in _socket_slices(rows.socket):
         asked = rows.asked[last - 1] - rows.asked[first]
         answered = rows.answered[last - 1] - rows.answered[first]
-        marked[first:last] = asked >= TRANSITIONS_NEEDED and answered == 0
+        silent = min(asked, answered) == 0
+        marked[first:last] = silent and max(asked, answered) >= TRANSITIONS_NEEDED
     return marked
 
 
@@ -229,6 +240,12 @@ def _socket_slices(socket: Integers) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(socket)) + 1
     bounds = [0, *edges.tolist(), len(socket)]
     return [(first, last) for first, last in pairwise(bounds) if last > first]
+
+
+def grown(socket: Integers, counter: Integers) -> int:
+    """How much a counter grew, summed over sockets (rows sorted by socket and time)."""
+    same = socket[1:] == socket[:-1]
+    return int(np.maximum(np.diff(counter), 0)[same].sum())
 
 
 def answers_between(rows: Exchanges, per_question: float) -> tuple[Integers, Integers, Reals]:

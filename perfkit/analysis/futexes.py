@@ -1,9 +1,9 @@
 """What undecided futex waits are: an idle pool, a lock, or a wait for another thread's answer.
 
-An idle pool's workers wait although no request is unserved, while none of them works, and the more
-of them the fewer requests there are. A lock's waiters stand behind a holder, and grow with the
-requests. A private word that one thread at a time waits on is a hand-off: its request is with
-another thread.
+A waiter for a lock carries a request that no busy thread and no pending socket accounts for; an
+idle worker carries none. So over the blocks of the window the requests that are not accounted for
+are set against the waiters: one request for each waiter is a lock (several threads queue for the
+word) or a hand-off (a private word: the request is with another thread); none is an idle pool.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.columns import Masks, Reals, sum_by
 from perfkit.analysis.requests import Requests
 from perfkit.analysis.states import IDLE_STATES, Label, State
@@ -20,26 +21,45 @@ from perfkit.analysis.timeline import Timeline
 
 # Without requests to hold waits against, one that fills this much of the window is idleness.
 IDLE_WINDOW_SHARE = 0.9
-NEEDLESS_SHARE = 0.5
-# A lock that is waited for is held, so some user of it works or sleeps; samples blur this a little.
+# Requests carried per waiter: idle pools measured -0.1 to 0.02, locks 0.90 to 0.99.
+CARRIED_MIN = 0.5
+# A lock that is waited for is held: some user of it works or sleeps. Samples blur this a little.
 HOLDERLESS_SHARE = 0.1
-LOCK_CORRELATION_MIN = 0.3
 # More than one waiter at a time, or threads that mostly wait on this word, make it a shared one:
 # private words are handed from thread to thread by the allocator, but one at a time.
 SHARED_WAITERS_MIN = 1.2
 LOYALTY_MIN = 0.5
-NOT_BUSY = IDLE_STATES | {State.FUTEX, State.HANDOFF_WAIT, State.TIMER_WAIT, State.UNKNOWN}
+NOT_BUSY = IDLE_STATES | {State.FUTEX, State.HANDOFF_WAIT, State.UNKNOWN}
 
 
 def resolve_futexes(timeline: Timeline, requests: Requests) -> Timeline:
     """Replaces the label of every undecided futex word by what its waits mean."""
     words = _Words(timeline)
-    decide = _decider(words, requests)
+    decide = _shared_decider(words, requests)
     labels = tuple(
-        Label(decide(index), _word_name(label.culprit)) if label.state is State.FUTEX else label
+        Label(decide(index), _word_name(label.culprit)) if index in words.shared else label
         for index, label in enumerate(timeline.labels)
     )
-    return replace(timeline, labels=labels)
+    return _resolve_private(replace(timeline, labels=labels), words, requests)
+
+
+def _resolve_private(timeline: Timeline, words: _Words, requests: Requests) -> Timeline:
+    """Decides the private words, thread by thread: a thread idles in one place.
+
+    Where it idles elsewhere (a shared pool word, a client, a selector), its private waits are
+    hand-offs. Threads without such a place are told by what their private waits carry.
+    """
+    idle_elsewhere = timeline.threads_seen_in(IDLE_STATES)
+    undecided = timeline.states() == State.FUTEX
+    unsure = undecided & ~idle_elsewhere[timeline.thread]
+    idle = _carried(_blocks(words.mean(unsure)), words.unserved(requests)) < CARRIED_MIN
+    if not requests.counted:
+        idle = words.fills_window(unsure)
+    labels = (*timeline.labels, Label(State.HANDOFF_WAIT), Label(State.IDLE_POOL))
+    handoff, pool = len(labels) - 2, len(labels) - 1
+    label = np.where(undecided, handoff, timeline.label)
+    label = np.where(unsure & idle, pool, label)
+    return replace(timeline, labels=labels, label=label)
 
 
 def _word_name(word: str) -> str:
@@ -56,68 +76,88 @@ class _Word:
 
 
 class _Words:
-    """The undecided futex words of a timeline, and what their users do otherwise."""
+    """The undecided futex words of a timeline, and what the threads do otherwise."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
         self.slot_ns = timeline.axis.slot_ns
         states = timeline.states()
-        self._busy = ~np.isin(states, [int(state) for state in NOT_BUSY])
-        self._may_hold = self._busy | (states == State.TIMER_WAIT)
-        self.busy = self._mean(self._busy)
         undecided = states == State.FUTEX
-        count = len(timeline.threads)
-        self.undecided_ns = sum_by(timeline.thread[undecided], timeline.ns[undecided], count)
+        self._undecided_ns = self._by_thread(undecided)
+        # Threads that never wait for work, for a client or for each other carry no requests.
+        carriers = timeline.threads_seen_in([State.FUTEX, *IDLE_STATES])
+        busy = ~np.isin(states, [int(state) for state in NOT_BUSY])
+        self._busy = self.mean(busy & carriers[timeline.thread])
+        self._busy_entries = busy
+        self._in_peer_wait = self.mean(states == State.PEER_WAIT)
+        every = [i for i, label in enumerate(timeline.labels) if label.state is State.FUTEX]
+        self.shared = {index: word for index in every if self._is_shared(word := self._word(index))}
 
-    def word(self, label: int) -> _Word:
-        entries = self.timeline.label == label
-        threads = sorted(set(self.timeline.thread[entries].tolist()))
-        count = len(self.timeline.threads)
-        ns = sum_by(self.timeline.thread[entries], self.timeline.ns[entries], count)
-        return _Word(threads, ns[threads], self._mean(entries))
+    def mean(self, entries: Masks) -> Reals:
+        """How many threads are in the entries, on average in each slot."""
+        slots, ns = self.timeline.slot[entries], self.timeline.ns[entries]
+        return sum_by(slots, ns, len(self.slot_ns)) / self.slot_ns
 
-    def is_shared(self, word: _Word) -> bool:
-        """Whether several threads queue for this word, not one after another by chance."""
-        if float(word.waiters.max()) > SHARED_WAITERS_MIN:
-            return True
-        loyalty = word.thread_ns / np.maximum(self.undecided_ns[word.threads], 1.0)
-        return len(word.threads) > 1 and float(np.median(loyalty)) >= LOYALTY_MIN
+    def unserved(self, requests: Requests) -> Reals:
+        """Requests in flight, per block, that no busy thread and no pending socket accounts for."""
+        pending = sum((peer.pending for peer in requests.peers), np.zeros_like(self._busy))
+        # A thread in recv is the same wait as the pending socket that it reads.
+        served = self._busy + np.maximum(pending - self._in_peer_wait, 0.0)
+        return _blocks(requests.in_flight + requests.undetermined - served)
 
     def holderless_share(self, word: _Word) -> float:
         """The share of the waiting in which none of the word's users was busy."""
         of_users = np.isin(self.timeline.thread, word.threads)
-        working = np.minimum(self._mean(self._may_hold & of_users), 1.0)
+        working = np.minimum(self.mean(self._busy_entries & of_users), 1.0)
         return float((word.waiters * (1 - working)).sum() / max(word.waiters.sum(), 1e-9))
 
-    def _mean(self, entries: Masks) -> Reals:
-        slots, ns = self.timeline.slot[entries], self.timeline.ns[entries]
-        return sum_by(slots, ns, len(self.slot_ns)) / self.slot_ns
+    def fills_window(self, entries: Masks) -> bool:
+        """Whether the threads of these entries are nearly always in them."""
+        ns = self._by_thread(entries)
+        window_ns = float((ns > 0).sum()) * float(self.slot_ns.sum())
+        return float(ns.sum()) > IDLE_WINDOW_SHARE * window_ns
+
+    def _word(self, label: int) -> _Word:
+        entries = self.timeline.label == label
+        ns = self._by_thread(entries)
+        threads = np.flatnonzero(ns).tolist()
+        return _Word(threads, ns[threads], self.mean(entries))
+
+    def _is_shared(self, word: _Word) -> bool:
+        """Whether several threads queue for this word, not one after another by chance."""
+        if float(word.waiters.max()) > SHARED_WAITERS_MIN:
+            return True
+        loyalty = word.thread_ns / np.maximum(self._undecided_ns[word.threads], 1.0)
+        return len(word.threads) > 1 and float(np.median(loyalty)) >= LOYALTY_MIN
+
+    def _by_thread(self, entries: Masks) -> Reals:
+        thread, ns = self.timeline.thread[entries], self.timeline.ns[entries]
+        return sum_by(thread, ns, len(self.timeline.threads))
 
 
-def _decider(words: _Words, requests: Requests) -> Callable[[int], State]:
-    in_flight = requests.in_flight + requests.undetermined
-    served = words.busy + sum((peer.pending for peer in requests.peers), np.zeros_like(in_flight))
+def _shared_decider(words: _Words, requests: Requests) -> Callable[[int], State]:
+    unserved = words.unserved(requests)
 
     def decide(label: int) -> State:
-        word = words.word(label)
-        shared = words.is_shared(word)
+        word = words.shared[label]
+        idle = _carried(_blocks(word.waiters), unserved) < CARRIED_MIN
+        # Requests may queue elsewhere, as for a loop's thread: but a lock also has a holder.
+        idle = idle or words.holderless_share(word) > HOLDERLESS_SHARE
         if not requests.counted:
-            window_ns = len(word.threads) * float(words.slot_ns.sum())
-            idle = float(word.thread_ns.sum()) > IDLE_WINDOW_SHARE * window_ns
-        else:
-            needless = (in_flight <= served) | (word.waiters > in_flight + 0.5)
-            idle = word.waiters[needless].sum() > NEEDLESS_SHARE * word.waiters.sum()
-            idle = idle or (shared and _waits_for_work(words, word, in_flight))
-        if idle:
-            return State.IDLE_POOL
-        return State.LOCK_WAIT if shared else State.HANDOFF_WAIT
+            idle = words.fills_window(words.timeline.label == label)
+        return State.IDLE_POOL if idle else State.LOCK_WAIT
 
     return decide
 
 
-def _waits_for_work(words: _Words, word: _Word, in_flight: Reals) -> bool:
-    if words.holderless_share(word) <= HOLDERLESS_SHARE:
-        return False
-    if np.std(word.waiters) < 1e-6 or np.std(in_flight) < 1e-6:
-        return True
-    return float(np.corrcoef(word.waiters, in_flight)[0, 1]) < LOCK_CORRELATION_MIN
+def _blocks(slots: Reals) -> Reals:
+    """The mean of each block's slots."""
+    block = np.arange(len(slots)) // SLOTS_PER_BLOCK
+    count = int(block[-1]) + 1
+    return sum_by(block, slots, count) / sum_by(block, np.ones(len(slots)), count)
+
+
+def _carried(waiters: Reals, unserved: Reals) -> float:
+    """Requests carried per waiter: the slope through the origin."""
+    weight = float((waiters * waiters).sum())
+    return float((waiters * unserved).sum()) / weight if weight > 1e-9 else 0.0

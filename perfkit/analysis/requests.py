@@ -21,16 +21,19 @@ from perfkit.analysis.exchanges import (
     acknowledged_states,
     answers_between,
     counted_states,
+    grown,
     message_lengths,
     near_miss_states,
     one_way,
     read_exchanges,
+    streamed_states,
     strict_states,
 )
+from perfkit.analysis.short_connections import MILLISECOND_NS, read_short_connections
 from perfkit.analysis.states import POLL, RECEIVE
 
-LISTEN = 10
-MILLISECOND_NS = 1_000_000
+# A connection is seen at the latest so long after it was accepted (collectors/sockets.py).
+DISCOVERY_NS = 300_000_000
 
 
 @dataclass(frozen=True)
@@ -81,31 +84,38 @@ class Requests:
 def read_requests(aligned: Aligned) -> Requests:
     """Counts the requests of the window."""
     axis = aligned.axis
-    runs, sockets = aligned.table("socket_runs"), aligned.table("sockets")
-    roles = dict(zip(sockets.integers("socket_index").tolist(), sockets.text("role"), strict=True))
-    role = np.array([roles.get(index, "") for index in runs.integers("socket_index").tolist()])
-    accepted = runs.where(role == "accepted") if len(runs) else runs
-    rows = read_exchanges(accepted, asked_by_peer=True)
+    sockets = aligned.table("sockets")
+    closed = read_short_connections(aligned)
+    listeners, accepted, outgoing = _by_role(aligned.table("socket_runs"), sockets)
+    polled = ~np.isin(accepted.integers("socket_index"), closed.sockets)
+    rows = read_exchanges(accepted.where(polled), asked_by_peer=True)
     readers = _reader_waits(aligned)
-    state, one_way_rows = _states(rows, _inodes(sockets), readers)
-    closed = _Closed.read(
-        aligned, set(zip(sockets.text("local"), sockets.text("peer"), strict=True))
-    )
-    gaps = answers_between(rows, message_lengths(rows).question)
-    arrivals = _spread_counts(axis, *gaps) + closed.arrivals(axis)
-    answered = _grown(rows.socket, rows.answered) + closed.count
-    in_flight = _mean(axis, rows, state == PENDING) + closed.in_flight(axis)
+    state, silent = _states(rows, _inodes(sockets), readers)
+    arrivals = _arrivals(axis, rows) + closed.arrivals(axis)
+    answered = grown(rows.socket, rows.answered) + closed.count
     return Requests(
         counted=len(rows.socket) > 0 or closed.count > 0,
-        in_flight=in_flight,
+        in_flight=_mean(axis, rows, state == PENDING) + closed.in_flight(axis),
         undetermined=_mean(axis, rows, state == UNDETERMINED),
         arrivals=arrivals,
         answer_count=float(arrivals.sum()) if answered > 0 else 0.0,
-        unread=_mean(axis, rows, rows.unread > 0),
-        accept_queue=_accept_queue(axis, runs.where(role == "listener") if len(runs) else runs),
-        peers=_read_peers(aligned, runs.where(role == "outgoing") if len(runs) else runs, readers),
-        one_way_count=len(set(rows.socket[one_way_rows].tolist())),
+        unread=_mean(axis, rows, (rows.unread > 0) & ~silent),
+        accept_queue=_accept_queue(axis, listeners),
+        peers=_read_peers(aligned, outgoing, readers),
+        one_way_count=len(set(rows.socket[silent].tolist())),
     )
+
+
+def _by_role(runs: Frame, sockets: Frame) -> tuple[Frame, Frame, Frame]:
+    """The rows of the listeners, of accepted and of outgoing sockets."""
+    roles = dict(zip(sockets.integers("socket_index").tolist(), sockets.text("role"), strict=True))
+    role = np.array(
+        [roles.get(one, "") for one in runs.integers("socket_index").tolist()], dtype=str
+    )
+    listeners, accepted, outgoing = (
+        runs.where(role == name) for name in ("listener", "accepted", "outgoing")
+    )
+    return listeners, accepted, outgoing
 
 
 def _states(
@@ -118,6 +128,7 @@ def _states(
     state = acknowledged_states(rows, state)
     state = _read_states(rows, state, inode_of, readers)
     state = counted_states(rows, near_miss_states(rows, state))
+    state = streamed_states(rows, state)
     silent = one_way(rows)
     state[silent] = SETTLED
     return state, silent
@@ -161,26 +172,33 @@ def _mean(axis: Axis, rows: Exchanges, mask: Masks) -> Reals:
     """How many sockets are in the masked state, on average in each slot.
 
     Between two polls a changed socket counts half for the state before and half for the one after.
+    The first row of a socket that was opened in the window is dated back to its question.
     """
     if not len(rows.socket):
         return np.zeros(axis.slot_count)
-    same_next = np.append(rows.same_socket_as_before()[1:], False)
     same_before = rows.same_socket_as_before()
+    same_next = np.append(same_before[1:], False)
     middle_next = np.where(same_next, (rows.end + np.roll(rows.begin, -1)) // 2, rows.end)
     middle_before = np.where(same_before, (rows.begin + np.roll(rows.end, 1)) // 2, rows.begin)
+    asked_ns = rows.begin - np.maximum(rows.asked_age, 0) * MILLISECOND_NS
+    middle_before = np.where(_opened_in(axis, rows), asked_ns, middle_before)
     return axis.sum_slots(middle_before[mask], middle_next[mask]) / axis.slot_ns
 
 
-def _spread_counts(axis: Axis, begin: Integers, end: Integers, count: Reals) -> Reals:
-    index, slot, overlap = axis.spread(begin, np.maximum(end, begin + 1))
-    share = overlap / np.maximum(end - begin, 1)[index]
-    return sum_by(slot, share * count[index], axis.slot_count)
+def _opened_in(axis: Axis, rows: Exchanges) -> Masks:
+    """Marks the first rows of sockets that were opened in the window, with a question on them."""
+    marked: Masks = ~rows.same_socket_as_before()
+    marked &= (rows.begin > axis.start_ns + DISCOVERY_NS) & (rows.asked > 0)
+    return marked
 
 
-def _grown(socket: Integers, counter: Integers) -> int:
-    """How much a counter grew, summed over sockets (rows sorted by socket and time)."""
-    same = socket[1:] == socket[:-1]
-    return int(np.maximum(np.diff(counter), 0)[same].sum())
+def _arrivals(axis: Axis, rows: Exchanges) -> Reals:
+    """Questions per slot: between polls, and before the first poll of sockets opened meanwhile."""
+    per_question = message_lengths(rows).question
+    opened = _opened_in(axis, rows)
+    asked_ns = rows.begin[opened] - np.maximum(rows.asked_age[opened], 0) * MILLISECOND_NS
+    first = (asked_ns, asked_ns + 1, rows.asked[opened] / per_question)
+    return axis.spread_counts(*answers_between(rows, per_question)) + axis.spread_counts(*first)
 
 
 def _accept_queue(axis: Axis, listeners: Frame) -> Reals:
@@ -191,76 +209,46 @@ def _accept_queue(axis: Axis, listeners: Frame) -> Reals:
     return sum_by(slot, weights, axis.slot_count) / axis.slot_ns
 
 
-@dataclass(frozen=True)
-class _Closed:
-    """Accepted connections that began and ended between polls: one question each."""
-
-    end: Integers
-    received_age: Integers
-    sent_age: Integers
-
-    @staticmethod
-    def read(aligned: Aligned, polled: set[tuple[str, str]]) -> _Closed:
-        table = aligned.table("socket_closed")
-        fresh = [
-            role == "accepted" and (local, peer) not in polled
-            for role, local, peer in zip(
-                table.text("role"), table.text("local"), table.text("peer"), strict=True
-            )
-        ]
-        table = table.where(np.array(fresh, dtype=bool))
-        table = table.where(table.integers("data_segments_in") > 0)
-        ages = [table.integers(name) for name in ("last_received_ms", "last_sent_ms")]
-        return _Closed(table.integers("t_ns"), *(age * MILLISECOND_NS for age in ages))
-
-    @property
-    def count(self) -> int:
-        return len(self.end)
-
-    def in_flight(self, axis: Axis) -> Reals:
-        begin = self.end - self.received_age
-        return axis.sum_slots(begin, np.maximum(self.end - self.sent_age, begin)) / axis.slot_ns
-
-    def arrivals(self, axis: Axis) -> Reals:
-        begin = self.end - self.received_age
-        return _spread_counts(axis, begin, begin + 1, np.ones(len(self.end)))
-
-
 def _read_peers(
     aligned: Aligned, outgoing: Frame, readers: dict[int, list[tuple[int, int]]]
 ) -> tuple[Peer, ...]:
     sockets = aligned.table("sockets")
     columns = (sockets.integers("socket_index").tolist(), sockets.text("peer"))
     peer_of = dict(zip(*columns, strict=True))
-    names = np.array([peer_of[index] for index in outgoing.integers("socket_index").tolist()])
+    names = [peer_of[index] for index in outgoing.integers("socket_index").tolist()]
+    known = sorted(set(names))
+    number = {name: index for index, name in enumerate(known)}
+    group = np.array([number[name] for name in names], dtype=np.int64)
+    order = np.argsort(group, kind="stable")
+    edges = np.searchsorted(group[order], np.arange(len(known) + 1))
+    inodes = _inodes(sockets)
     peers = []
-    for name in sorted(set(names.tolist())):
-        frame = outgoing.where(names == name).sorted_by("socket_index", "start_ns")
+    for name, first, last in zip(known, edges, edges[1:], strict=False):
+        frame = outgoing.take(order[first:last]).sorted_by("socket_index", "start_ns")
         rows = read_exchanges(frame, asked_by_peer=False)
-        state, silent = _states(rows, _inodes(sockets), readers)
-        if silent.all():
-            continue
-        per_question = message_lengths(rows).question
-        socket = rows.socket
-        waiting = state == PENDING
-        polls = frame.integers("tick_count")
-        grown = {
-            metric: _grown(socket, frame.integers(metric))
-            for metric in ("retransmits", "out_of_order", "rwnd_limited_us")
-        }
-        peers.append(
-            Peer(
-                name=name,
-                pending=_mean(aligned.axis, rows, waiting),
-                answer_count=float(answers_between(rows, per_question)[2].sum()),
-                poll_count=int(polls[waiting].sum()),
-                rtt_us=_median(frame.integers("rtt_us")),
-                min_rtt_us=_median(frame.integers("min_rtt_us")),
-                segment_count=_grown(socket, rows.asked) + _grown(socket, rows.answered),
-                **grown,
-            )
-        )
+        state, silent = _states(rows, inodes, readers)
+        if not silent.all():
+            peers.append(_to_peer(aligned.axis, name, frame, rows, state == PENDING))
     return tuple(peers)
+
+
+def _to_peer(axis: Axis, name: str, frame: Frame, rows: Exchanges, waiting: Masks) -> Peer:
+    resent, out_of_order, limited_us = (
+        grown(rows.socket, frame.integers(metric))
+        for metric in ("retransmits", "out_of_order", "rwnd_limited_us")
+    )
+    return Peer(
+        name=name,
+        pending=_mean(axis, rows, waiting),
+        answer_count=float(_arrivals(axis, rows).sum()),
+        poll_count=int(frame.integers("tick_count")[waiting].sum()),
+        rtt_us=_median(frame.integers("rtt_us")),
+        min_rtt_us=_median(frame.integers("min_rtt_us")),
+        retransmits=resent,
+        out_of_order=out_of_order,
+        rwnd_limited_us=limited_us,
+        segment_count=grown(rows.socket, rows.asked) + grown(rows.socket, rows.answered),
+    )
 
 
 def _median(values: Integers) -> float:

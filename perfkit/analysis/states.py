@@ -42,6 +42,7 @@ class State(IntEnum):
     IDLE_OTHER = 25
     FUTEX = 30
     QUEUE_WAIT = 40
+    UNSEEN_WAIT = 41
 
 
 IDLE_STATES = frozenset(state for state in State if State.IDLE_POOL <= state <= State.IDLE_OTHER)
@@ -64,15 +65,20 @@ STATE_WORDS = {
     State.BLOCKED: "blocked in a system call",
     State.UNKNOWN: "unknown",
     State.QUEUE_WAIT: "queued",
+    State.UNSEEN_WAIT: "a wait not seen from outside (timer, ...)",
 }
 
 
 @dataclass(frozen=True)
 class Label:
-    """A named state and whom it leads to: a peer, a file, a futex word; "" where nothing does."""
+    """A named state and whom it leads to: a peer, a file, a futex word; "" where nothing does.
+
+    `held` marks a wait for a CPU that began on one: locks that the thread held stay held.
+    """
 
     state: State
     culprit: str = ""
+    held: bool = False
 
 
 RECEIVE = frozenset({0, 19, 45, 47, 299})

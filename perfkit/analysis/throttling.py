@@ -2,7 +2,9 @@
 
 The kernel books throttled time when it lets the tasks run again, summed over CPUs, so a growth by
 `delta` seen at `t` means: throttled in `[t - min(delta, period), t]` (kernel/sched/fair.c,
-unthrottle_cfs_rq). Sums are never subtracted from one another; intervals are overlapped instead.
+unthrottle_cfs_rq), or up to one tick earlier, since it may have been booked right after the tick
+before. Sums are never subtracted from one another; intervals are overlapped instead, and no thread
+is charged more of one growth than a thread can have been stopped for.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfkit.analysis.align import Aligned
-from perfkit.analysis.columns import Integers, Reals
+from perfkit.analysis.columns import Frame, Integers, Reals, sum_by
 
-DEFAULT_PERIOD_NS = 100_000_000
+DEFAULT_PERIOD_US = 100_000
+DEFAULT_TICK_NS = 10_000_000
+PERIOD_LIMIT_US = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -41,54 +45,98 @@ class Quota:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """When one cgroup was throttled, growth by growth; `limit` is the most per thread."""
+
+    path: str
+    begin: Integers
+    end: Integers
+    limit: Integers
+
+
+@dataclass(frozen=True)
 class Throttling:
-    """The throttled spans of the service's cgroups and their ancestors.
+    """The throttled spans of the service's cgroups and their ancestors."""
 
-    `paths[i]` belongs to `spans[i]`: disjoint, ascending rows of (begin_ns, end_ns).
-    """
-
-    paths: tuple[str, ...]
-    spans: tuple[Integers, ...]
+    spans: tuple[Spans, ...]
     quotas: tuple[Quota, ...]
 
-    def overlap(self, begin: Reals, end: Reals) -> tuple[Reals, Integers]:
-        """For each interval: the ns in which any cgroup was throttled, and which one most."""
-        if not self.paths or not len(begin):
-            return np.zeros(len(begin)), np.zeros(len(begin), dtype=np.int64)
-        each = np.array([_covered(spans, begin, end) for spans in self.spans])
-        union = _merge(np.concatenate(self.spans))
-        return _covered(union, begin, end), np.argmax(each, axis=0)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The cgroups that were throttled at all."""
+        return tuple(spans.path for spans in self.spans)
+
+    def overlap(
+        self, begin: Integers, end: Integers, index: Integers, piece_begin: Integers, piece: Reals
+    ) -> tuple[Reals, Integers]:
+        """How much of each piece of some waits was throttled, and by which cgroup most.
+
+        Piece i lies in the wait `index[i]`, from `piece_begin[i]` on for `piece[i]` ns.
+        """
+        if not self.spans or not len(index):
+            return np.zeros(len(index)), np.zeros(len(index), dtype=np.int64)
+        each = np.array([_charge(spans, begin, end) for spans in self.spans])
+        worst = np.argmax(each[:, :, 0], axis=0)
+        scale = each[worst, np.arange(len(begin)), 1]
+        covered = np.zeros(len(index))
+        for number, spans in enumerate(self.spans):
+            mine = worst[index] == number
+            union = _merge(np.column_stack([spans.begin, spans.end]))
+            first = piece_begin[mine].astype(np.float64)
+            covered[mine] = _covered(union, first, first + piece[mine])
+        throttled = np.minimum(covered * scale[index], piece)
+        return throttled, worst[index]
 
 
 def read_throttling(aligned: Aligned) -> Throttling:
     """Dates back the growth of throttled time in `cgroup_ticks`."""
     described = _latest_groups(aligned)
     ticks = aligned.table("cgroup_ticks").sorted_by("cgroup_index", "t_ns")
-    index, time = ticks.integers("cgroup_index"), ticks.integers("t_ns")
-    throttled = ticks.integers("throttled_ns")
-    paths, spans, quotas = [], [], []
-    for group in sorted(set(index.tolist())):
-        rows = index == group
+    looks = np.sort(aligned.table("sampler_ticks").integers("t_ns"))
+    groups = ticks.integers("cgroup_index")
+    spans, quotas = [], []
+    for group in sorted(set(groups.tolist())):
+        rows = ticks.where(groups == group)
         path, quota_us, period_us, is_own = described.get(group, ("", -1, 100_000, False))
-        period_ns = period_us * 1000 if period_us > 0 else DEFAULT_PERIOD_NS
-        delta = np.diff(throttled[rows])
-        grown = delta > 0
-        end = time[rows][1:][grown]
-        if len(end):
-            paths.append(path)
-            spans.append(_merge(np.column_stack([end - np.minimum(delta[grown], period_ns), end])))
-        quotas.append(
-            Quota(
-                path,
-                quota_us,
-                period_us,
-                is_own,
-                _grown(ticks.integers("period_count")[rows]),
-                _grown(ticks.integers("throttled_count")[rows]),
-                _grown(throttled[rows]),
-            )
-        )
-    return Throttling(tuple(paths), tuple(spans), tuple(quotas))
+        period_us = min(period_us, PERIOD_LIMIT_US) if period_us > 0 else DEFAULT_PERIOD_US
+        found = _read_spans(rows, path, period_us * 1000, looks)
+        if len(found.end):
+            spans.append(found)
+        names = ("period_count", "throttled_count", "throttled_ns")
+        grown = (_grown(rows.integers(name)) for name in names)
+        quotas.append(Quota(path, quota_us, period_us, is_own, *grown))
+    return Throttling(tuple(spans), tuple(quotas))
+
+
+def _read_spans(rows: Frame, path: str, period_ns: int, looks: Integers) -> Spans:
+    """One span per growth of a group's throttled time; `looks` are the sampler's ticks."""
+    time, throttled = rows.integers("t_ns"), rows.integers("throttled_ns")
+    delta = np.diff(throttled)
+    grown = delta > 0
+    end, delta = time[1:][grown], delta[grown]
+    before = end - DEFAULT_TICK_NS
+    if len(looks):
+        place = np.searchsorted(looks, end - DEFAULT_TICK_NS // 2, side="left") - 1
+        before = np.where(place >= 0, looks[np.maximum(place, 0)], before)
+    latest = np.clip(before, end - period_ns, end)
+    limit = np.minimum(delta, period_ns + end - latest)
+    return Spans(path, latest - np.minimum(delta, period_ns), end, limit)
+
+
+def _charge(spans: Spans, begin: Integers, end: Integers) -> Reals:
+    """For each wait: its throttled ns (each growth up to its limit), and that over the overlap."""
+    first = np.searchsorted(spans.end, begin, side="right")
+    earliest = np.minimum.accumulate(spans.begin[::-1])[::-1]
+    last = np.searchsorted(earliest, end, side="left")
+    counts = np.maximum(last - first, 0)
+    wait = np.repeat(np.arange(len(begin)), counts)
+    span = np.arange(len(wait)) - np.repeat(np.cumsum(counts) - counts, counts) + first[wait]
+    overlap = np.minimum(end[wait], spans.end[span]) - np.maximum(begin[wait], spans.begin[span])
+    overlap = np.maximum(overlap, 0)
+    charged = sum_by(wait, np.minimum(overlap, spans.limit[span]).astype(float), len(begin))
+    union = _merge(np.column_stack([spans.begin, spans.end]))
+    covered = _covered(union, begin.astype(np.float64), end.astype(np.float64))
+    return np.column_stack([charged, np.minimum(1.0, charged / np.maximum(covered, 1.0))])
 
 
 def _latest_groups(aligned: Aligned) -> dict[int, tuple[str, int, int, bool]]:

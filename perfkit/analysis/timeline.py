@@ -7,15 +7,21 @@ not move, and around its moves in proportion to the states sampled at the ends o
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis.align import Aligned, Axis
-from perfkit.analysis.columns import Frame, Integers, Masks, Reals, sum_by
+from perfkit.analysis.align import SLOT_NS, Aligned, Axis
+from perfkit.analysis.columns import VALUE_LIMIT, Frame, Integers, Masks, Reals, sum_by
 from perfkit.analysis.endpoints import Endpoints
 from perfkit.analysis.states import Label, State, name_rows
 from perfkit.analysis.throttling import Throttling
+
+DEFAULT_TICK_NS = 10_000_000
+LONG_INTERVAL_TICKS = 2
+SEEN_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,20 @@ class Timeline:
         """The state of each entry."""
         return np.array([label.state for label in self.labels], dtype=np.int64)[self.label]
 
+    def threads_seen_in(self, states: Iterable[State]) -> Masks:
+        """Marks the threads that spent SEEN_SHARE of their life in these states.
+
+        A process's only thread is marked in any case.
+        """
+        count = len(self.threads)
+        entries = np.isin(self.states(), [int(state) for state in states])
+        seen = sum_by(self.thread[entries], self.ns[entries], count)
+        alive = sum_by(self.thread, self.ns, count)
+        of_process = Counter(pid for pid, _ in self.threads)
+        alone = np.array([of_process[pid] == 1 for pid, _ in self.threads], dtype=bool)
+        marked: Masks = (seen >= SEEN_SHARE * alive) | alone
+        return marked
+
 
 @dataclass(frozen=True)
 class _Runs:
@@ -55,6 +75,7 @@ class _Runs:
     on_cpu: Masks
     on_cpu_before: Masks
     next_wait_begin: Integers
+    tick_ns: int
 
 
 def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttling) -> Timeline:
@@ -62,10 +83,10 @@ def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttlin
     frame = aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
     named = name_rows(aligned, frame, endpoints)
     labels = _Labels()
-    runs, threads = _read_runs(frame, labels.indexes(named))
+    runs, threads = _read_runs(frame, labels.indexes(named), _tick_ns(aligned))
     pieces = _Pieces(aligned.axis, len(threads))
     waits = _account(runs, pieces)
-    wait_entries = _split_waits(aligned.axis, runs, waits, throttling, labels)
+    wait_entries = _split_waits(aligned.axis, waits, throttling, labels)
     run_entries = _runs_by_slot(aligned.axis, runs, labels)
     entries = pieces.settle([run_entries, wait_entries], labels)
     return Timeline(aligned.axis, threads, labels.all(), *entries)
@@ -87,7 +108,15 @@ class _Labels:
         return tuple(self._index)
 
 
-def _read_runs(frame: Frame, label: Integers) -> tuple[_Runs, tuple[tuple[int, int], ...]]:
+def _tick_ns(aligned: Aligned) -> int:
+    """The usual time between two looks at a thread that moves."""
+    ticks = np.diff(np.sort(aligned.table("sampler_ticks").integers("t_ns")))
+    return int(np.median(ticks)) if len(ticks) else DEFAULT_TICK_NS
+
+
+def _read_runs(
+    frame: Frame, label: Integers, tick_ns: int
+) -> tuple[_Runs, tuple[tuple[int, int], ...]]:
     pid, tid = frame.integers("pid"), frame.integers("tid")
     changed = np.empty(len(frame), dtype=bool)
     changed[:1] = True
@@ -108,7 +137,7 @@ def _read_runs(frame: Frame, label: Integers) -> tuple[_Runs, tuple[tuple[int, i
     same = ~changed[1:] & (wait_ns[1:] > 0)
     next_wait_begin[:-1][same] = wait_begin[1:][same]
     derived = (run_ns, blocked, wait_begin, wait_end, label, label_before, running, running_before)
-    return _Runs(thread, start, moved, end, *derived, next_wait_begin), threads
+    return _Runs(thread, start, moved, end, *derived, next_wait_begin, tick_ns), threads
 
 
 def _date_back(
@@ -124,21 +153,31 @@ def _date_back(
     columns = (thread.tolist(), run_end.tolist(), run_ns.tolist(), wait_ns.tolist())
     for one, last, ran, waited in reversed(list(zip(*columns, strict=True))):
         end = (min(last, limit) if one == following else last) - ran
-        following, limit = one, end - waited
+        following, limit = one, max(end - waited, -VALUE_LIMIT)
         begins.append(limit)
         ends.append(end)
     return np.array(begins[::-1], dtype=np.int64), np.array(ends[::-1], dtype=np.int64)
 
 
-def _account(runs: _Runs, pieces: _Pieces) -> tuple[Integers, Integers, Integers]:
-    """Adds the blocked pieces; returns the waits for a CPU as (thread, begin, end)."""
+@dataclass(frozen=True)
+class _Waits:
+    """Waits for a CPU; `held` where the thread was on one when the wait began."""
+
+    thread: Integers
+    begin: Integers
+    end: Integers
+    held: Masks
+
+
+def _account(runs: _Runs, pieces: _Pieces) -> _Waits:
+    """Adds the blocked pieces; returns the waits for a CPU."""
     still_end = np.clip(np.minimum(runs.end, runs.next_wait_begin), runs.moved, None)
     pieces.cover(runs.thread, runs.start, runs.end)
     blocked = ~runs.on_cpu
     pieces.add_seen(
         runs.thread[blocked], runs.moved[blocked], still_end[blocked], runs.label[blocked]
     )
-    middle = runs.start + (runs.moved - runs.start) // 2
+    middle = runs.moved - _credit(runs)
     before = ~runs.on_cpu_before
     pieces.add_sampled(
         runs.thread[before], runs.start[before], middle[before], runs.label_before[before]
@@ -151,7 +190,21 @@ def _account(runs: _Runs, pieces: _Pieces) -> tuple[Integers, Integers, Integers
     lost = runs.on_cpu & (still_end > runs.moved)
     begin = np.concatenate([runs.wait_begin, runs.moved[lost]])
     end = np.concatenate([runs.wait_end, still_end[lost]])
-    return np.concatenate([runs.thread, runs.thread[lost]]), begin, end
+    held = np.concatenate([runs.on_cpu_before, np.ones(int(lost.sum()), dtype=bool)])
+    return _Waits(np.concatenate([runs.thread, runs.thread[lost]]), begin, end, held)
+
+
+def _credit(runs: _Runs) -> Integers:
+    """How much of the interval before each move belongs to the state that it was then seen in.
+
+    Half, as a rule. A thread that has long been still is looked at more seldom, so a short state is
+    caught only now and then: such a catch stands for a whole interval, less what was seen of it.
+    """
+    interval = runs.moved - runs.start
+    long = interval > LONG_INTERVAL_TICKS * runs.tick_ns
+    seen = runs.end - runs.moved
+    whole = np.clip(interval - seen, interval // 2, interval)
+    return np.where(long, whole, interval // 2)
 
 
 def _runs_by_slot(axis: Axis, runs: _Runs, labels: _Labels) -> tuple[Integers, ...]:
@@ -162,27 +215,27 @@ def _runs_by_slot(axis: Axis, runs: _Runs, labels: _Labels) -> tuple[Integers, .
 
 
 def _split_waits(
-    axis: Axis,
-    runs: _Runs,
-    waits: tuple[Integers, Integers, Integers],
-    throttling: Throttling,
-    labels: _Labels,
+    axis: Axis, waits: _Waits, throttling: Throttling, labels: _Labels
 ) -> tuple[Integers, ...]:
     """Cuts each wait into what overlaps a throttled span and what was a queue for a CPU."""
-    thread, begin, end = waits
-    index, slot, overlap = axis.spread(begin, end)
-    slot_begin = axis.start_ns + slot * (axis.slot_ns[0] if axis.slot_count > 1 else 0)
-    piece_begin = np.maximum(begin[index], slot_begin)
-    throttled, culprit = throttling.overlap(piece_begin, piece_begin + overlap)
-    throttled = np.minimum(throttled, overlap)
-    runnable_label = labels.index(Label(State.RUNNABLE))
-    throttled_label = labels.indexes([Label(State.THROTTLED, path) for path in throttling.paths])
-    charged = throttled_label[culprit] if len(throttled_label) else np.zeros_like(slot)
-    parts = [
-        (thread[index], slot, np.full(len(slot), runnable_label), overlap - throttled),
-        (thread[index], slot, charged, throttled),
-    ]
+    index, slot, overlap = axis.spread(waits.begin, waits.end)
+    begin = np.maximum(waits.begin[index], axis.start_ns + slot * SLOT_NS)
+    throttled, culprit = throttling.overlap(waits.begin, waits.end, index, begin, overlap)
+    held = waits.held[index].astype(np.int64)
+    runnable = _pair_labels(labels, State.RUNNABLE, ("",))[0][held]
+    charged = _pair_labels(labels, State.THROTTLED, throttling.paths or ("",))[culprit, held]
+    thread = waits.thread[index]
+    parts = [(thread, slot, runnable, overlap - throttled), (thread, slot, charged, throttled)]
     return tuple(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
+
+
+def _pair_labels(labels: _Labels, state: State, culprits: tuple[str, ...]) -> Integers:
+    """Label numbers by culprit and by whether the wait began on a CPU."""
+    pairs = [
+        [labels.index(Label(state, culprit, held)) for held in (False, True)]
+        for culprit in culprits
+    ]
+    return np.array(pairs, dtype=np.int64)
 
 
 class _Pieces:
