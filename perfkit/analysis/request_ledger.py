@@ -20,6 +20,7 @@ from perfkit.analysis.states import Label, State
 _CARRIED_BY_OTHERS = State.HANDOFF_WAIT
 # Questions pending beyond this multiple of the requests in flight were asked side by side.
 SIDE_BY_SIDE_RATIO = 1.3
+IDLE_SEEN_MIN = 0.05
 
 _Part = tuple[Integers, Integers, Integers, Reals]
 
@@ -130,7 +131,7 @@ def _charge_queue(axis: Axis, kept: _Part, excess_ns: Reals, idle: Reals, labels
     busy = _by_block(axis, slot, ns)
     queued_ns = excess_ns * np.minimum(1.0, busy / BLOCK_NS)
     factor = queued_ns / np.maximum(busy, 1.0)
-    unseen_ns = (excess_ns - queued_ns) * np.clip(idle, 0.0, 1.0)
+    unseen_ns = np.where(idle >= IDLE_SEEN_MIN, excess_ns - queued_ns, 0.0)
     lonely_ns = excess_ns - queued_ns - unseen_ns
     return _stack(
         [

@@ -27,7 +27,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--front", choices=discover.names(FRONTS), default="threads")
     parser.add_argument("--worker-count", type=int, default=8, help="threads of the worker pool")
     parser.add_argument(
-        "--candidate-count", type=int, default=1280, help="items ranked: the model's cost"
+        "--candidate-count", type=int, default=1024, help="items ranked: the model's cost"
     )
     parser.add_argument("--pad-bytes", type=int, default=0, help="make each answer longer by this")
 

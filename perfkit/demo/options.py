@@ -15,7 +15,7 @@ class ServiceOptions(Struct, frozen=True):
     shard_ports: tuple[int, ...] = ()
     features_path: str = ""
     worker_count: int = 8
-    candidate_count: int = 1280
+    candidate_count: int = 1024
     pad_bytes: int = 0
     seed: int = 1
 
