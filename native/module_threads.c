@@ -252,14 +252,15 @@ static PyObject *sampler_status(PyObject *object, PyObject *unused)
     pk_sampler_status status;
     pk_sampler_get_status(((sampler_object *)object)->sampler, &status);
     return Py_BuildValue(
-        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i,s:i}", "started_ns",
+        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i,s:i}", "started_ns",
         (long long)status.started_ns, "last_tick_ns", (long long)status.last_tick_ns, "tick_count",
         (long long)status.tick_count, "missed_count", (long long)status.missed_count,
         "interval_ns", (long long)status.interval_ns, "spent_ns", (long long)status.spent_ns,
         "thread_count", (long long)status.thread_count, "descriptor_count",
         (long long)status.descriptor_count, "refused_count", (long long)status.refused_count,
-        "over_limit_count", (long long)status.over_limit_count, "has_ended", (int)status.has_ended,
-        "is_abandoned", (int)status.is_abandoned);
+        "over_limit_count", (long long)status.over_limit_count, "put_off_count",
+        (long long)status.put_off_count, "has_ended", (int)status.has_ended, "is_abandoned",
+        (int)status.is_abandoned);
 }
 
 static PyMethodDef sampler_methods[] = {

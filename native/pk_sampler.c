@@ -18,6 +18,7 @@ enum {
     STACK_BYTES = 512 * 1024,
 };
 static const int64_t LISTING_INTERVAL_NS = 250 * 1000 * 1000;
+static const double LISTING_SHARE = 0.5; /* of the budget */
 
 static const size_t COLUMN_COUNTS[PK_TABLE_COUNT] = {
     [PK_TABLE_RUNS] = PK_RUN_COLUMN_COUNT,      [PK_TABLE_MEMBERS] = PK_MEMBER_COLUMN_COUNT,
@@ -33,7 +34,7 @@ typedef struct {
 /* Written by the sampler's thread once a tick, read at any time. */
 typedef struct {
     _Atomic int64_t started_ns, last_tick_ns, tick_count, missed_count, interval_ns, spent_ns;
-    _Atomic int64_t thread_count, descriptor_count, refused_count, over_limit_count;
+    _Atomic int64_t thread_count, descriptor_count, refused_count, over_limit_count, put_off_count;
 } published;
 
 struct pk_sampler {
@@ -58,7 +59,8 @@ struct pk_sampler {
     pk_pace pace;
     pk_quota quotas[PK_SAMPLER_CGROUP_LIMIT];
     int quota_count;
-    int64_t next_listing_ns;
+    int64_t next_listing_ns; /* of all processes */
+    int64_t next_change_ns;  /* of those that changed: before it listing them is not paid for */
     int64_t used_cpu_ns; /* at the end of the last tick */
 };
 
@@ -135,6 +137,27 @@ static void publish(pk_sampler *sampler, int64_t now_ns)
                           memory_order_relaxed);
     atomic_store_explicit(&out->refused_count, tasks->refused_count, memory_order_relaxed);
     atomic_store_explicit(&out->over_limit_count, tasks->over_limit_count, memory_order_relaxed);
+    atomic_store_explicit(&out->put_off_count, tasks->put_off_count, memory_order_relaxed);
+}
+
+static pk_listing look(pk_sampler *sampler, int64_t now_ns)
+{
+    if (now_ns >= sampler->next_listing_ns) {
+        sampler->next_listing_ns = now_ns + LISTING_INTERVAL_NS;
+        return pk_taskset_list(&sampler->tasks, now_ns, PK_LOOK_ALL);
+    }
+    pk_look how = now_ns >= sampler->next_change_ns ? PK_LOOK_CHANGED : PK_LOOK_PUT_OFF;
+    return pk_taskset_list(&sampler->tasks, now_ns, how);
+}
+
+/* After a tick that listed: puts the next listing off so far that what listings, and the first
+ * looks at threads that they find, cost beyond a usual tick stays within a share of the budget. */
+static void put_off_listing(pk_sampler *sampler, int64_t now_ns, int64_t cpu_ns)
+{
+    double extra_ns = (double)cpu_ns - sampler->pace.tick_cost_ns;
+    double pause_ns = extra_ns / (LISTING_SHARE * sampler->options.budget_ratio);
+    double limit_ns = (double)LISTING_INTERVAL_NS;
+    sampler->next_change_ns = now_ns + (int64_t)(pause_ns < limit_ns ? pause_ns : limit_ns);
 }
 
 /* One tick; `planned_ns` is when it was due, `is_last` reads everything whether due or not. */
@@ -142,12 +165,8 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
 {
     int64_t began_ns = clock_ns(CLOCK_MONOTONIC);
     uint64_t number = (uint64_t)sampler->pace.tick_count;
-    int64_t new_count = 0;
     read_mailbox(sampler);
-    if (began_ns >= sampler->next_listing_ns && !is_last) {
-        new_count = pk_taskset_list(&sampler->tasks, began_ns);
-        sampler->next_listing_ns = began_ns + LISTING_INTERVAL_NS;
-    }
+    pk_listing found = is_last ? (pk_listing){0, 0} : look(sampler, began_ns);
     for (int i = 0; i < sampler->quota_count; i++) {
         pk_quota_read(&sampler->quotas[i], number, clock_ns(CLOCK_MONOTONIC), is_last,
                       &sampler->tables[PK_TABLE_QUOTAS]);
@@ -160,7 +179,10 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
     int64_t row[PK_TICK_COLUMN_COUNT] = {began_ns, began_ns - planned_ns, read_count, cpu_ns};
     pk_ring_push(&sampler->tables[PK_TABLE_TICKS], row);
     int64_t ended_ns = clock_ns(CLOCK_MONOTONIC);
-    pk_pace_account(&sampler->pace, ended_ns, cpu_ns, new_count == 0);
+    if (found.listed_count > 0) {
+        put_off_listing(sampler, ended_ns, cpu_ns);
+    }
+    pk_pace_account(&sampler->pace, ended_ns, cpu_ns, found.new_count == 0);
     publish(sampler, ended_ns);
 }
 
@@ -343,6 +365,7 @@ void pk_sampler_get_status(pk_sampler *sampler, pk_sampler_status *ret)
     ret->descriptor_count = atomic_load_explicit(&from->descriptor_count, memory_order_relaxed);
     ret->refused_count = atomic_load_explicit(&from->refused_count, memory_order_relaxed);
     ret->over_limit_count = atomic_load_explicit(&from->over_limit_count, memory_order_relaxed);
+    ret->put_off_count = atomic_load_explicit(&from->put_off_count, memory_order_relaxed);
     pthread_mutex_lock(&sampler->lock);
     ret->has_ended = sampler->has_ended;
     pthread_mutex_unlock(&sampler->lock);

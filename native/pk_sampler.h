@@ -46,6 +46,7 @@ typedef struct {
     int64_t descriptor_count;
     int64_t refused_count;    /* reads of syscall files that were refused */
     int64_t over_limit_count; /* processes and threads without room, counted at every listing */
+    int64_t put_off_count;    /* ticks that saw threads come or go, but did not list them */
     bool has_ended;
     bool is_abandoned;
 } pk_sampler_status;

@@ -13,14 +13,16 @@ static const int64_t BLOCK_NS = 250 * 1000 * 1000;
  * the id over in an exec. */
 static const int64_t COUNTER_LAG_NS = 1100LL * 1000 * 1000;
 
-static int64_t now_ns(void)
+static const int64_t START_TICK_NS = 10 * 1000 * 1000; /* USER_HZ is 100 on every x86-64 */
+
+static int64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index)
+void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index, int64_t absent_ns)
 {
     task->tid = tid;
     task->process_index = process_index;
@@ -32,6 +34,7 @@ void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index)
     task->last_ns = 0;
     task->moved_ns = 0;
     task->start_ticks = 0;
+    task->absent_ns = absent_ns;
     for (int i = 0; i < PK_TASK_FILE_COUNT; i++) {
         task->files[i] = -1;
     }
@@ -193,6 +196,33 @@ static bool continues(const pk_task *task, const pk_schedstat *now, int64_t move
            now->run_ns - task->counters.run_ns <= passed_ns + COUNTER_LAG_NS;
 }
 
+/* Puts what the counters booked since birth into a thread's first row, where it was surely born in
+ * the window: then they began at 0, and nothing that it did before this look is lost. A thread
+ * that took its id over in an exec bears the birth of the old leader. */
+static void add_birth(const pk_task *task, const pk_task_context *context, const pk_schedstat *now,
+                      int64_t *row)
+{
+    if (task->start_ticks <= 0 || task->start_ticks > INT64_MAX / START_TICK_NS) {
+        return; /* stat was not read, or lies */
+    }
+    int64_t moved_ns = row[PK_RUN_MOVED_NS];
+    int64_t suspended_ns = clock_ns(CLOCK_BOOTTIME) - clock_ns(CLOCK_MONOTONIC);
+    int64_t born_ns = task->start_ticks * START_TICK_NS - suspended_ns; /* or up to a tick later */
+    bool is_new = task->absent_ns > 0 ? born_ns + START_TICK_NS > task->absent_ns
+                                      : born_ns >= context->since_ns;
+    int64_t start_ns = born_ns > task->absent_ns ? born_ns : task->absent_ns;
+    if (!is_new || start_ns > moved_ns || now->run_ns < 0 || now->wait_ns < 0 ||
+        now->run_ns > moved_ns - start_ns || now->wait_ns > moved_ns - start_ns - now->run_ns) {
+        return;
+    }
+    row[PK_RUN_START_NS] = start_ns;
+    row[PK_RUN_RUN_NS] = now->run_ns;
+    row[PK_RUN_WAIT_NS] = now->wait_ns;
+    row[PK_RUN_SLICE_COUNT] = now->slice_count;
+    row[PK_RUN_MINOR_FAULTS] = task->minor_faults;
+    row[PK_RUN_MAJOR_FAULTS] = task->major_faults;
+}
+
 static pk_task_outcome begin_row(pk_task *task, const pk_task_context *context,
                                  const pk_schedstat *now, int64_t moved_ns)
 {
@@ -225,6 +255,9 @@ static pk_task_outcome begin_row(pk_task *task, const pk_task_context *context,
     if (needs_stat && !add_stat(task, context, moved_ns, row)) {
         return PK_TASK_GONE;
     }
+    if (is_first) {
+        add_birth(task, context, now, row);
+    }
     if (call.number >= 0) {
         add_wait(task, context, &call, row);
     }
@@ -240,7 +273,7 @@ pk_task_outcome pk_task_observe(pk_task *task, const pk_task_context *context)
     char text[PK_PROCFILE_BYTES];
     size_t size = 0;
     pk_schedstat now;
-    int64_t at_ns = now_ns();
+    int64_t at_ns = clock_ns(CLOCK_MONOTONIC);
     if (read_file(task, context, PK_TASK_SCHEDSTAT, true, text, &size) != 0 ||
         pk_procfile_parse_schedstat(text, size, &now) != 0) {
         return PK_TASK_GONE;

@@ -1,7 +1,8 @@
 /* One thread of the target: the files kept open to read it, its counters, and its open row.
  *
  * A row is one move: schedstat differed from the last observation. While it does not differ the
- * open row is extended. The open row may be copied by another thread at any time
+ * open row is extended. The first row of a thread that was born under the sampler's eyes tells what
+ * its counters booked since birth; that of any other thread tells nothing of before. The open row may be copied by another thread at any time
  * (pk_task_copy_row), also while this one hangs in a read: no write to it lies around a read. */
 #ifndef PK_TASK_H
 #define PK_TASK_H
@@ -59,6 +60,7 @@ typedef struct {
     pk_ring *runs;
     pk_ring *members;
     pk_ring *met;
+    int64_t since_ns; /* when the sampler first listed anything */
     int64_t *refused_count; /* reads of the syscall file that were refused */
 } pk_task_context;
 
@@ -77,11 +79,12 @@ typedef struct {
     int64_t minor_faults;
     int64_t major_faults;
     int64_t start_ticks;
+    int64_t absent_ns; /* of the last listing of its process that did not hold it; 0 = none */
     _Atomic uint32_t sequence; /* odd while the row is being written */
     _Atomic int64_t row[PK_RUN_COLUMN_COUNT];
 } pk_task;
 
-void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index);
+void pk_task_init(pk_task *task, int32_t tid, uint32_t process_index, int64_t absent_ns);
 
 /* Closes the files and pushes the open row. */
 void pk_task_deinit(pk_task *task, const pk_task_context *context);

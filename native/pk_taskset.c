@@ -15,6 +15,10 @@ static const int64_t FULL_LISTING_NS = 1000LL * 1000 * 1000;
 static const int64_t STILL_NS = 200 * 1000 * 1000;
 static const uint32_t STILL_COUNT = 3;
 static const uint32_t STILL_INTERVAL = 16;
+/* Before that, after so many observations without a move: every 2nd tick. */
+static const uint32_t PAUSE_COUNT = 4;
+static const uint32_t PAUSE_INTERVAL = 2;
+static const uint32_t CHECK_LIMIT = 32; /* link counts looked at in one tick */
 static const uint32_t REOPEN_INTERVAL = 4; /* threads without kept descriptors: every 4th tick */
 
 int pk_taskset_init(pk_taskset *set, uint32_t task_limit, int64_t descriptor_limit)
@@ -48,6 +52,7 @@ static pk_task_context context_of(pk_taskset *set, uint32_t process_index)
         .runs = set->runs,
         .members = set->members,
         .met = set->met,
+        .since_ns = set->since_ns,
         .refused_count = &set->refused_count,
     };
 }
@@ -74,8 +79,9 @@ static bool add_task(pk_taskset *set, int32_t tid, uint32_t process_index)
         return false;
     }
     uint32_t index = set->unused[set->task_limit - 1 - set->live_count];
-    pk_task_init(&set->tasks[index], tid, process_index);
-    set->tasks[index].generation = set->processes[process_index].generation;
+    const pk_process *process = &set->processes[process_index];
+    pk_task_init(&set->tasks[index], tid, process_index, process->listed_ns);
+    set->tasks[index].generation = process->generation;
     set->live[set->live_count++] = index;
     uint32_t *bucket = bucket_of(set, tid);
     set->next[index] = *bucket;
@@ -136,8 +142,10 @@ void pk_taskset_add_process(pk_taskset *set, int32_t pid)
         .pid = pid,
         .task_folder = task_folder,
         .fd_folder = openat(set->proc_folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+        .is_stale = true,
     };
-    set->is_stale = true;
+    uint32_t end = (uint32_t)(process - set->processes) + 1;
+    set->process_end = end > set->process_end ? end : set->process_end;
 }
 
 /* As the kernel writes it, see getdents64(2). */
@@ -192,47 +200,68 @@ static void sweep(pk_taskset *set)
     }
 }
 
-static bool needs_listing(const pk_taskset *set, pk_process *process, int64_t now_ns)
+static bool has_changed(const pk_process *process)
 {
     struct stat status;
-    uint64_t link_count = 0;
-    if (fstat(process->task_folder, &status) == 0) {
-        link_count = (uint64_t)status.st_nlink;
-    }
-    bool due = set->is_stale || link_count == 0 || link_count != process->link_count ||
-               now_ns >= process->full_listing_ns;
-    process->link_count = link_count;
-    if (due) {
-        process->full_listing_ns = now_ns + FULL_LISTING_NS;
-    }
-    return due;
+    return process->is_stale || fstat(process->task_folder, &status) != 0 ||
+           (uint64_t)status.st_nlink != process->link_count;
 }
 
-int64_t pk_taskset_list(pk_taskset *set, int64_t now_ns)
+/* Lists one process; returns how many of its threads are new. */
+static int64_t renew_process(pk_taskset *set, uint32_t process_index, int64_t now_ns)
 {
-    int64_t new_count = 0;
-    bool gone[PK_TASKSET_PROCESS_LIMIT] = {false};
-    bool any = false;
-    for (uint32_t i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
-        pk_process *process = &set->processes[i];
-        if (process->pid == 0 || !needs_listing(set, process, now_ns)) {
-            continue;
-        }
-        int64_t count = list_process(set, i);
-        gone[i] = count < 0;
-        new_count += count < 0 ? 0 : count;
-        any = true;
-    }
-    set->is_stale = false;
-    if (any) {
-        sweep(set);
-    }
-    for (uint32_t i = 0; i < PK_TASKSET_PROCESS_LIMIT; i++) {
-        if (gone[i]) {
+    pk_process *process = &set->processes[process_index];
+    struct stat status;
+    /* Before the listing: a thread that comes in between is found by the next look. */
+    bool is_known = fstat(process->task_folder, &status) == 0;
+    process->link_count = is_known ? (uint64_t)status.st_nlink : 0;
+    process->full_listing_ns = now_ns + FULL_LISTING_NS;
+    process->is_stale = false;
+    int64_t left_out_count = set->over_limit_count;
+    int64_t new_count = list_process(set, process_index);
+    process->listed_ns = set->over_limit_count == left_out_count ? now_ns : 0;
+    process->is_gone = new_count < 0;
+    return new_count < 0 ? 0 : new_count;
+}
+
+static void close_gone(pk_taskset *set)
+{
+    for (uint32_t i = 0; i < set->process_end; i++) {
+        if (set->processes[i].pid != 0 && set->processes[i].is_gone) {
             close_process(&set->processes[i]);
         }
     }
-    return new_count;
+    while (set->process_end > 0 && set->processes[set->process_end - 1].pid == 0) {
+        set->process_end--;
+    }
+}
+
+pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_look look)
+{
+    pk_listing found = {0, 0};
+    uint32_t end = set->process_end;
+    uint32_t count = look == PK_LOOK_ALL || end < CHECK_LIMIT ? end : CHECK_LIMIT;
+    for (uint32_t k = 0; k < count; k++) {
+        uint32_t i = (set->next_checked + k) % end;
+        pk_process *process = &set->processes[i];
+        bool is_due = look == PK_LOOK_ALL && now_ns >= process->full_listing_ns;
+        if (process->pid == 0 || (!is_due && !has_changed(process))) {
+            continue;
+        }
+        if (look == PK_LOOK_PUT_OFF) {
+            set->put_off_count++;
+            break;
+        }
+        found.new_count += renew_process(set, i, now_ns);
+        found.listed_count++;
+    }
+    set->next_checked = count == 0 ? 0 : (set->next_checked + count) % end;
+    set->since_ns = set->since_ns == 0 && end > 0 ? now_ns : set->since_ns;
+    if (found.listed_count > 0) {
+        sweep(set);
+        close_gone(set);
+    }
+    return found;
 }
 
 static uint64_t next_due(pk_task *task, uint64_t tick, pk_task_outcome outcome)
@@ -248,7 +277,10 @@ static uint64_t next_due(pk_task *task, uint64_t tick, pk_task_outcome outcome)
     if (task->is_resting) {
         return tick + STILL_INTERVAL;
     }
-    return tick + (task->files[PK_TASK_SCHEDSTAT] >= 0 ? 1 : REOPEN_INTERVAL);
+    if (task->files[PK_TASK_SCHEDSTAT] < 0) {
+        return tick + REOPEN_INTERVAL;
+    }
+    return tick + (task->still_count >= PAUSE_COUNT ? PAUSE_INTERVAL : 1);
 }
 
 int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all)
@@ -263,8 +295,8 @@ int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all)
         pk_task_outcome outcome = pk_task_observe(task, &context);
         read_count++;
         if (outcome == PK_TASK_GONE) {
+            set->processes[task->process_index].is_stale = true;
             remove_task(set, place);
-            set->is_stale = true;
         } else {
             task->due_tick = next_due(task, tick, outcome);
         }

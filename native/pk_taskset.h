@@ -16,6 +16,9 @@ typedef struct {
     uint32_t generation;     /* of the last listing */
     uint64_t link_count;     /* of the task folder: 2 + the number of threads */
     int64_t full_listing_ns; /* when to list even if link_count has not changed */
+    int64_t listed_ns;       /* begin of the last listing that took in every thread; 0 = none */
+    bool is_gone;            /* its last listing was empty */
+    bool is_stale;           /* a thread vanished, or this is new: list at the next opportunity */
 } pk_process;
 
 typedef struct {
@@ -28,7 +31,10 @@ typedef struct {
     uint32_t *unused;
     uint32_t live_count;
     uint32_t task_limit;
-    bool is_stale;              /* a thread vanished: list at the next opportunity */
+    uint32_t process_end;       /* processes in use lie below */
+    uint32_t next_checked;      /* where the next look at link counts begins */
+    int64_t since_ns;           /* of the first listing */
+    int64_t put_off_count;      /* looks that found changes which were not worth a listing yet */
     int64_t over_limit_count;   /* processes and threads that found no room, counted per listing */
     int64_t refused_count;
     pk_descriptors descriptors;
@@ -45,8 +51,20 @@ void pk_taskset_deinit(pk_taskset *set);
 /* Begins to follow a process. One that is followed already, or is gone, changes nothing. */
 void pk_taskset_add_process(pk_taskset *set, int32_t pid);
 
-/* Lists the threads of each process where they may have changed; returns how many are new. */
-int64_t pk_taskset_list(pk_taskset *set, int64_t now_ns);
+typedef enum {
+    PK_LOOK_PUT_OFF, /* at the link counts of some processes, in turn; counts, lists nothing */
+    PK_LOOK_CHANGED, /* the same, and lists the threads of those that changed */
+    PK_LOOK_ALL,     /* at every process; lists also what was not listed for a second */
+} pk_look;
+
+/* What a look at the processes brought. */
+typedef struct {
+    int64_t listed_count; /* processes */
+    int64_t new_count;    /* threads */
+} pk_listing;
+
+/* Lists the threads of processes where they may have changed. */
+pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_look look);
 
 /* Observes every thread that is due at this tick, or all of them; returns how many were read. */
 int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all);

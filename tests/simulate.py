@@ -30,6 +30,8 @@ from perfkit.model import (
 MS = 1_000_000
 RUNNING = -2
 WAIT_FOR_CPU = -100
+STILL_TICKS = 20
+BACK_OFF_TICKS = 16
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,30 @@ def simulate_rows(
 ) -> list[dict[str, int]]:
     """The rows that a sampler would record of a thread that goes through `steps` once.
 
+    A thread that has not moved for STILL_TICKS is looked at every BACK_OFF_TICKS only.
+
     A wait for a CPU looks like the state before it and is booked when the thread next runs, as the
     kernel does.
     """
     chance = random.Random(seed)
     script = _Script(steps)
     rows: list[dict[str, int]] = []
-    time_ns, before = 0, script.counters(0)
-    rows.append(_row(tid, start_ns, 0, 0, (0, 0), script.seen(0)))
+    time_ns, before, still = 0, script.counters(0), 0
+    rows.append(_row(tid, start_ns, (0, 0), (0, 0), script.seen(0)))
     while True:
-        now_ns = time_ns + int(tick_ns * chance.uniform(0.8, 1.2))
+        step_ns = tick_ns * (BACK_OFF_TICKS if still >= STILL_TICKS else 1)
+        now_ns = time_ns + int(step_ns * chance.uniform(0.8, 1.2))
         if now_ns >= script.ends[-1]:
             return rows
         counters = script.counters(now_ns)
         if counters == before:
             rows[-1]["end_ns"] = start_ns + now_ns
             rows[-1]["tick_count"] += 1
+            still += 1
         else:
+            still = 0
             grown = (counters[0] - before[0], counters[1] - before[1])
-            rows.append(_row(tid, start_ns, time_ns, now_ns, grown, script.seen(now_ns)))
+            rows.append(_row(tid, start_ns, (time_ns, now_ns), grown, script.seen(now_ns)))
         time_ns, before = now_ns, counters
 
 
@@ -101,14 +108,14 @@ class _Script:
 
 
 def _row(
-    tid: int, start_ns: int, begin: int, moved: int, grown: tuple[int, int], seen: Step
+    tid: int, start_ns: int, moves: tuple[int, int], grown: tuple[int, int], seen: Step
 ) -> dict[str, int]:
     return {
         "pid": 100,
         "tid": tid,
-        "start_ns": start_ns + begin,
-        "moved_ns": start_ns + moved,
-        "end_ns": start_ns + moved,
+        "start_ns": start_ns + moves[0],
+        "moved_ns": start_ns + moves[1],
+        "end_ns": start_ns + moves[1],
         "tick_count": 1,
         "run_ns": grown[0],
         "wait_ns": grown[1],

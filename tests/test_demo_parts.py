@@ -126,8 +126,9 @@ def test_rank_gives_each_user_of_a_batch_what_it_gives_alone() -> None:
 def test_strength_stays_in_its_range_and_varies(fault: str) -> None:
     """Each seed draws another strength within the stated range, the same one each time."""
     drawn = [strength(WorldOptions(seed=seed), fault) for seed in range(50)]
+    again = [strength(WorldOptions(seed=seed), fault) for seed in range(50)]
 
-    assert (len(set(drawn)), drawn) == (50, [strength(WorldOptions(seed=seed), fault) for seed in range(50)])
+    assert (len(set(drawn)), drawn) == (50, again)
     assert STRENGTH_LOW <= min(drawn) < max(drawn) <= STRENGTH_HIGH
 
 

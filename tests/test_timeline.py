@@ -75,6 +75,25 @@ def test_timeline_books_every_state_within_three_points(cycle_ms: float, tick_ms
     assert max(errors.values()) < 0.03, errors
 
 
+@pytest.mark.parametrize(("idle_ms", "work_ms"), [(380, 20), (1000, 20), (1000, 100)])
+def test_timeline_keeps_the_short_work_of_idle_threads(idle_ms: int, work_ms: int) -> None:
+    """Rare looks at idle threads catch work seldom, and then it counts for what was missed."""
+    seconds, chance, rows, truth = 20.0, random.Random(3), [], 0.0
+    for tid in range(40):
+        steps = []
+        for _ in range(int(seconds * 1000 / (idle_ms + work_ms)) + 5):
+            idle_ns = int(idle_ms * MS * chance.uniform(0.3, 1.7))
+            work_ns = int(work_ms * MS * chance.uniform(0.7, 1.3))
+            steps += [Step(NANOSLEEP, idle_ns), Step(FSYNC, work_ns)]
+        total = sum(step.duration_ns for step in steps)
+        truth += sum(step.duration_ns for step in steps if step.syscall == FSYNC) / total / 40
+        rows += simulate_rows(steps, tid=tid, start_ns=START_NS, seed=tid)
+
+    shares = _shares(_timeline(rows, seconds))
+
+    assert shares[State.DISK_WAIT] == pytest.approx(truth, rel=0.15)
+
+
 @pytest.mark.parametrize("cycle_ms", [3, 30, 400])
 def test_timeline_sums_to_the_time_alive(cycle_ms: float) -> None:
     """No thread is booked for more or less time than it was seen, in any slot."""

@@ -62,7 +62,7 @@ class Frame:
         column = self._columns.get(name)
         if column is None or column.dtype != np.uint32:
             return [""] * self.row_count
-        return [self._strings[index] for index in column]
+        return [str(self._strings[index]) for index in column]
 
     def where(self, mask: Masks) -> Frame:
         """The rows for which `mask` holds, in their order."""
