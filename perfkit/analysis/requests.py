@@ -7,6 +7,7 @@ the kernel's notice of their end.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from perfkit.analysis.exchanges import (
 from perfkit.analysis.short_connections import MILLISECOND_NS, read_short_connections
 from perfkit.analysis.states import POLL, RECEIVE
 
+PEER_LIMIT = 256
 # A connection is seen at the latest so long after it was accepted (collectors/sockets.py).
 DISCOVERY_NS = 300_000_000
 
@@ -216,9 +218,11 @@ def _read_peers(
     columns = (sockets.integers("socket_index").tolist(), sockets.text("peer"))
     peer_of = dict(zip(*columns, strict=True))
     names = [peer_of[index] for index in outgoing.integers("socket_index").tolist()]
-    known = sorted(set(names))
+    # Peers that change most often are asked most; the rest together cannot be a cause.
+    asked = Counter(names).most_common(PEER_LIMIT)
+    known = sorted(name for name, _ in asked)
     number = {name: index for index, name in enumerate(known)}
-    group = np.array([number[name] for name in names], dtype=np.int64)
+    group = np.array([number.get(name, len(known)) for name in names], dtype=np.int64)
     order = np.argsort(group, kind="stable")
     edges = np.searchsorted(group[order], np.arange(len(known) + 1))
     inodes = _inodes(sockets)
