@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -29,29 +30,30 @@ class Host(Struct, frozen=True):
 
     def read_proc(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file under /proc. Raises `Unavailable` where it is absent, refused or gone."""
-        return read_text(self.proc / relative, limit_bytes)
+        return read_text(f"{self.proc}/{relative}", limit_bytes)
 
     def read_sys(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file under /sys. Raises `Unavailable` where it is absent, refused or gone."""
-        return read_text(self.sys / relative, limit_bytes)
+        return read_text(f"{self.sys}/{relative}", limit_bytes)
 
     def list_proc(self, relative: str = "") -> list[str]:
         """Lists a folder under /proc, unsorted, at most LIST_LIMIT names."""
-        return list_names(self.proc / relative)
+        return list_names(f"{self.proc}/{relative}")
 
     def list_sys(self, relative: str = "") -> list[str]:
         """Lists a folder under /sys, unsorted, at most LIST_LIMIT names."""
-        return list_names(self.sys / relative)
+        return list_names(f"{self.sys}/{relative}")
 
     def link_proc(self, relative: str) -> str:
         """Reads a symbolic link under /proc, as text."""
+        path = f"{self.proc}/{relative}"  # pathlib would cost more than the read
         try:
-            return os.fsdecode((self.proc / relative).readlink())
+            return os.readlink(path)
         except OSError as error:
-            raise _unavailable(self.proc / relative, error) from error
+            raise _unavailable(path, error) from error
 
 
-def read_text(path: Path, limit_bytes: int = READ_LIMIT_BYTES) -> str:
+def read_text(path: Path | str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
     """Reads at most `limit_bytes` of a file, undecodable bytes escaped. Raises `Unavailable`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -63,11 +65,11 @@ def read_text(path: Path, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         raise _unavailable(path, error) from error
 
 
-def list_names(path: Path) -> list[str]:
+def list_names(path: Path | str) -> list[str]:
     """Lists the names in a folder, at most LIST_LIMIT. Raises `Unavailable`."""
     try:
         with os.scandir(path) as entries:
-            return [entry.name for entry, _ in zip(entries, range(LIST_LIMIT), strict=False)]
+            return [entry.name for entry in islice(entries, LIST_LIMIT)]
     except OSError as error:
         raise _unavailable(path, error) from error
 
@@ -81,7 +83,7 @@ def _read_all(descriptor: int, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _unavailable(path: Path, error: OSError) -> Unavailable:
+def _unavailable(path: Path | str, error: OSError) -> Unavailable:
     why = (error.strerror or str(error)).lower()
     grant = f"read access to {path} (root, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
     return Unavailable(f"{path}: {why}", grant=grant if error.errno in _REFUSED else "")

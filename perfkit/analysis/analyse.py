@@ -7,9 +7,15 @@ from datetime import UTC, datetime
 from perfkit import __version__, discover
 from perfkit.analysis.budget import make_budget
 from perfkit.analysis.case import Case, build_case
-from perfkit.analysis.compare import SHARE_GATE
-from perfkit.analysis.correlate import give_verdict, run_rules, unexplained_share
-from perfkit.analysis.states import State
+from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.correlate import (
+    EXPLAINED_BY,
+    give_verdict,
+    run_rules,
+    unexplained_share,
+    waste_shares,
+)
+from perfkit.analysis.states import STATE_WORDS, State
 from perfkit.findings import (
     SCHEMA,
     CostSummary,
@@ -22,6 +28,7 @@ from perfkit.model import Capture, Header
 
 THROTTLED_FOOTNOTE_RATIO = 0.01
 MISSED_FOOTNOTE_RATIO = 0.2
+OWNERS_NAMED = 3
 
 
 def analyse(capture: Capture, references: tuple[Capture, ...] = ()) -> Report:
@@ -42,7 +49,7 @@ def analyse(capture: Capture, references: tuple[Capture, ...] = ()) -> Report:
         verdict=verdict,
         causes=tuple(findings) if verdict.state == "cause" else (),
         unexplained_share=unexplained_share(case, findings),
-        footnotes=tuple(_footnotes(case)),
+        footnotes=tuple(_footnotes(case, {finding.id for finding in findings})),
         ruled_out=tuple(rejections),
         not_checked=tuple(skips),
         budget=make_budget(case),
@@ -100,7 +107,28 @@ def _cost(header: Header) -> CostSummary:
     )
 
 
-def _footnotes(case: Case) -> list[str]:
+def _waste_notes(case: Case, reported: set[str]) -> list[str]:
+    """Waste that no reported cause explains; for a wait for a CPU, who else was on them."""
+    notes = []
+    for state, share in waste_shares(case):
+        explained = EXPLAINED_BY.get(state) in reported
+        if passes_gate(share) and not explained:
+            note = f"{share.value:.0%} of the time is spent {STATE_WORDS[state]}."
+            notes.append(note + (_other_owners(case) if state is State.RUNNABLE else ""))
+    return notes
+
+
+def _other_owners(case: Case) -> str:
+    window_s = case.window_ns / 1e9
+    others = [owner for owner in case.owners if owner.role != "service" and owner.pid > 0]
+    named = ", ".join(
+        f"{owner.name} ({owner.pid}) {owner.seconds / window_s:.0%}"
+        for owner in others[:OWNERS_NAMED]
+    )
+    return f" Others on the CPUs, of one core: {named}." if named else ""
+
+
+def _footnotes(case: Case, reported: set[str]) -> list[str]:
     """Mechanisms without time, and what limits the answer: said, never raised to a cause."""
     notes = []
     for quota in case.throttling.quotas:
@@ -110,6 +138,7 @@ def _footnotes(case: Case) -> list[str]:
                 f"{quota.path} was throttled in {quota.throttled_count} of {quota.period_count} "
                 f"periods, which took {share.value:.1%} of the busy time."
             )
+    notes += _waste_notes(case, reported)
     header = case.aligned.header
     if header.target.gone_ns is not None:
         after_s = (header.target.gone_ns - header.clock.start_ns) / 1e9

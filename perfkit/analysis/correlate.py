@@ -8,13 +8,18 @@ from typing import Protocol
 from msgspec import structs
 
 from perfkit.analysis.case import Case
-from perfkit.analysis.compare import passes_gate
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
 from perfkit.findings import Finding, Rejection, Skip, Verdict
 
 WINDOW_MIN_S = 2.0
 IDLE_IN_FLIGHT = 0.02
 IDLE_BUSY_THREADS = 0.02
+# Waste without a proven reason is a verdict of its own only where it is large; else a footnote.
+UNEXPLAINED_SHARE = 0.35
+UNEXPLAINED_LOW = 0.25
+# The cause that, once reported, accounts for a state.
+EXPLAINED_BY = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
 
 
 class RuleLike(Protocol):
@@ -86,10 +91,11 @@ def _ties(finding: Finding, ranked: list[Finding]) -> tuple[str, ...]:
 
 def unexplained_share(case: Case, findings: list[Finding]) -> float:
     """The share of the ledger that is waste or unknown, and charged to no reported cause."""
-    explained = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
     reported = {finding.id for finding in findings}
     states = [*sorted(WASTE_STATES), State.QUEUE_WAIT, State.UNSEEN_WAIT, State.UNKNOWN]
-    return sum(case.ledger.share(state) for state in states if explained.get(state) not in reported)
+    return sum(
+        case.ledger.share(state) for state in states if EXPLAINED_BY.get(state) not in reported
+    )
 
 
 def give_verdict(case: Case, findings: list[Finding], skips: list[Skip]) -> Verdict:
@@ -147,11 +153,20 @@ def _is_idle(case: Case) -> bool:
 
 
 def _unexplained_waste(case: Case) -> str:
+    loud = [
+        (state, share)
+        for state, share in waste_shares(case)
+        if share.value > UNEXPLAINED_SHARE and share.low > UNEXPLAINED_LOW
+    ]
+    if not loud:
+        return ""
+    state, share = loud[0]
+    words = STATE_WORDS[state]
+    return f"No cause found: {share.value:.0%} of the time is spent {words}, reason not proven."
+
+
+def waste_shares(case: Case) -> list[tuple[State, Share]]:
+    """The states that are never useful work, with their shares, largest first."""
     states = [*sorted(WASTE_STATES), State.QUEUE_WAIT]
     shares = [(state, case.share(state)) for state in states]
-    loud = [(state, share) for state, share in shares if passes_gate(share)]
-    if loud:
-        state, share = max(loud, key=lambda one: one[1].value)
-        words = STATE_WORDS[state]
-        return f"No cause found: {share.value:.0%} of the time is spent {words}, reason not proven."
-    return ""
+    return sorted(shares, key=lambda one: -one[1].value)
