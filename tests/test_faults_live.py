@@ -64,6 +64,23 @@ def test_diagnose_names_a_fault_of_each_front(tmp_path: Path, front: str, fault:
 
 
 @pytest.mark.slow
+def test_demo_shows_a_report_and_says_where_it_lies(tmp_path: Path) -> None:
+    """`--diagnose` prints the report, and the files that it names exist."""
+    ended = subprocess.run(
+        [*RUN, "--fault", "downstream_slow", "--diagnose", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path)},
+    )
+    named = [line.partition("saved run: ")[2] for line in ended.stderr.splitlines()]
+
+    assert (ended.returncode, "Verdict" in ended.stdout) == (0, True), ended.stderr
+    assert [Path(name).is_file() for name in named if name] == [True]
+    assert (tmp_path / "out" / "report.md").read_text().startswith("#")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("front", FRONTS)

@@ -52,5 +52,16 @@ def diagnose(pid: int, out: Path, say: Callable[[str], None]) -> int:
     markdown = out / "report.md"
     written = run_command([perfkit, "report", "last", "--to", "markdown", "-o", str(markdown)])
     if written == 0:
-        say(f"Markdown report: {markdown}; saved runs: perfkit runs")
+        say(f"saved run: {find_saved(perfkit)}")
+        say(f"Markdown report: {markdown}")
+        say(f"the perfkit command is {perfkit}")
     return written
+
+
+def find_saved(perfkit: str) -> str:
+    """The file of the last saved run, as the command itself tells it."""
+    shown = subprocess.run(
+        [perfkit, "runs", "show", "last"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    fields = (line.split(maxsplit=2) for line in shown.stdout.splitlines())
+    return next((words[1] for words in fields if words[:1] == ["file"]), "see perfkit runs")
