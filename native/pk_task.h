@@ -1,9 +1,10 @@
 /* One thread of the target: the files kept open to read it, its counters, and its open row.
  *
  * A row is one move: schedstat differed from the last observation. While it does not differ the
- * open row is extended. The first row of a thread that was born under the sampler's eyes tells what
- * its counters booked since birth; that of any other thread tells nothing of before. The open row may be copied by another thread at any time
- * (pk_task_copy_row), also while this one hangs in a read: no write to it lies around a read. */
+ * open row is extended. The first row of a thread that was born under the sampler's eyes holds what
+ * its counters booked since birth; that of any other thread holds nothing of before. The open row
+ * may be copied by another thread at any time (pk_task_copy_row), also while this one hangs in a
+ * read: no write to it lies around a read. */
 #ifndef PK_TASK_H
 #define PK_TASK_H
 #include <stdbool.h>
