@@ -46,9 +46,9 @@ class Host(Struct, frozen=True):
 
     def link_proc(self, relative: str) -> str:
         """Reads a symbolic link under /proc, as text."""
-        path = f"{self.proc}/{relative}"  # pathlib would cost more than the read
+        path = f"{self.proc}/{relative}"
         try:
-            return os.readlink(path)
+            return os.readlink(path)  # noqa: PTH115 (pathlib would cost more than the read)
         except OSError as error:
             raise _unavailable(path, error) from error
 

@@ -196,10 +196,15 @@ def run_as_nobody(work: Callable[[], Sampled]) -> Sampled:
         ({}, ""),
         ({"missed_count": 40}, ""),
         (
-            {"tick_count": 440, "missed_count": 560, "spent_ns": 190_000_000},
-            "slowed to 44 Hz to stay within 2 % of a core",
+            {"tick_count": 440, "missed_count": 560, "spent_ns": 105_000_000},
+            "slowed to 44 Hz to stay within 1.1 % of a core",
         ),
         ({"tick_count": 700, "missed_count": 300}, "slowed to 70 Hz by a busy host"),
+        ({"put_off_count": 10}, ""),
+        (
+            {"put_off_count": 40},
+            "threads came and went faster than they could be listed: some were missed",
+        ),
         ({"is_abandoned": 1}, "the sampler did not end in time and was left behind"),
     ],
 )
@@ -207,8 +212,9 @@ def test_threads_remarks_tell_what_held_the_sampler_back(
     changes: dict[str, int], note: str
 ) -> None:
     """A few missed ticks are no news; many are, with the reason."""
-    healthy = dict.fromkeys(("refused_count", "over_limit_count", "is_abandoned", "started_ns"), 0)
-    healthy |= {"tick_count": 1000, "missed_count": 0, "spent_ns": 10**8, "last_tick_ns": 10**10}
+    none = ("refused_count", "over_limit_count", "put_off_count", "is_abandoned", "started_ns")
+    healthy = dict.fromkeys(none, 0) | {"tick_count": 1000, "missed_count": 0}
+    healthy |= {"spent_ns": 5 * 10**7, "last_tick_ns": 10**10}
 
     assert "; ".join(to_remarks(healthy | changes, 0, 0)) == note
 
