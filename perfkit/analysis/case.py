@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from perfkit.analysis.align import Aligned, align
-from perfkit.analysis.blame import CpuOwner, charge_gil, charge_handoffs, cpu_owners, cpu_seconds
+from perfkit.analysis.blame import (
+    CpuOwner,
+    charge_cpu,
+    charge_gil,
+    charge_handoffs,
+    cpu_owners,
+    cpu_seconds,
+)
 from perfkit.analysis.columns import Masks, Reals
 from perfkit.analysis.compare import PeerComparison, compare_peers
 from perfkit.analysis.endpoints import read_endpoints
@@ -76,8 +83,11 @@ class Case:
 
     def share(self, state: State, culprit: str | None = None, factor: float = 1.0) -> Share:
         """The share of a state (and culprit) in the ledger to judge by, times `factor`."""
-        part = self.ledger.block_ns(self.ledger.rows_where(state, culprit)) * factor
-        return share_of_blocks(part, self.whole_blocks)
+        return self.share_of(self.ledger.rows_where(state, culprit), factor)
+
+    def share_of(self, rows: Masks, factor: float = 1.0) -> Share:
+        """The share of some rows of the ledger to judge by, times `factor`."""
+        return share_of_blocks(self.ledger.block_ns(rows) * factor, self.whole_blocks)
 
 
 def build_case(capture: Capture) -> Case:
@@ -90,6 +100,7 @@ def build_case(capture: Capture) -> Case:
     raw = build_timeline(aligned, endpoints, throttling)
     resolved = resolve_futexes(charge_gil(raw, names), requests)
     serving = serving_threads(resolved, has_requests=requests.counted)
+    resolved = charge_cpu(resolved, aligned, serving, names)
     threads = thread_ledger(resolved, serving)
     charged = thread_ledger(charge_handoffs(resolved), serving)
     return Case(

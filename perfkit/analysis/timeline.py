@@ -85,7 +85,8 @@ def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttlin
     labels = _Labels()
     runs, threads = _read_runs(frame, labels.indexes(named), _tick_ns(aligned))
     pieces = _Pieces(aligned.axis, len(threads))
-    waits = _account(runs, pieces)
+    gil_label = labels.index(Label(State.GIL_WAIT))
+    waits = _account(runs, pieces, gil_label)
     wait_entries = _split_waits(aligned.axis, waits, throttling, labels)
     run_entries = _runs_by_slot(aligned.axis, runs, labels)
     entries = pieces.settle([run_entries, wait_entries], labels)
@@ -161,15 +162,20 @@ def _date_back(
 
 @dataclass(frozen=True)
 class _Waits:
-    """Waits for a CPU; `held` where the thread was on one when the wait began."""
+    """Waits for a CPU; `held` where the thread was on one when the wait began.
+
+    `in_gil_wait` marks those inside a wait for the GIL, which is a timed one: the thread wakes
+    every 5 ms to ask for it again, and would not have gone on with a CPU either.
+    """
 
     thread: Integers
     begin: Integers
     end: Integers
     held: Masks
+    in_gil_wait: Masks
 
 
-def _account(runs: _Runs, pieces: _Pieces) -> _Waits:
+def _account(runs: _Runs, pieces: _Pieces, gil_label: int) -> _Waits:
     """Adds the blocked pieces; returns the waits for a CPU."""
     still_end = np.clip(np.minimum(runs.end, runs.next_wait_begin), runs.moved, None)
     pieces.cover(runs.thread, runs.start, runs.end)
@@ -191,7 +197,10 @@ def _account(runs: _Runs, pieces: _Pieces) -> _Waits:
     begin = np.concatenate([runs.wait_begin, runs.moved[lost]])
     end = np.concatenate([runs.wait_end, still_end[lost]])
     held = np.concatenate([runs.on_cpu_before, np.ones(int(lost.sum()), dtype=bool)])
-    return _Waits(np.concatenate([runs.thread, runs.thread[lost]]), begin, end, held)
+    in_gil_wait = np.zeros(len(held), dtype=bool)
+    in_gil_wait[: len(runs.label)] = (runs.label == gil_label) & (runs.label_before == gil_label)
+    thread = np.concatenate([runs.thread, runs.thread[lost]])
+    return _Waits(thread, begin, end, held, in_gil_wait)
 
 
 def _credit(runs: _Runs) -> Integers:
@@ -223,6 +232,8 @@ def _split_waits(
     throttled, culprit = throttling.overlap(waits.begin, waits.end, index, begin, overlap)
     held = waits.held[index].astype(np.int64)
     runnable = _pair_labels(labels, State.RUNNABLE, ("",))[0][held]
+    gil_label = labels.index(Label(State.GIL_WAIT))
+    runnable = np.where(waits.in_gil_wait[index], gil_label, runnable)
     charged = _pair_labels(labels, State.THROTTLED, throttling.paths or ("",))[culprit, held]
     thread = waits.thread[index]
     parts = [(thread, slot, runnable, overlap - throttled), (thread, slot, charged, throttled)]

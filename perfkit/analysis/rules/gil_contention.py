@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
@@ -28,7 +29,7 @@ class _Holder:
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: timed futex waits on the GIL's words. Mechanism: who ran meanwhile (schedstat)."""
-    share = case.share(State.GIL_WAIT)
+    share = _share(case)
     busy = _interpreter_cpu(case)
     if not passes_gate(share) or busy < INTERPRETER_BUSY_MIN:
         yield _reject(case, busy)
@@ -56,6 +57,19 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
             "futex addresses outside _PyRuntime",
             "the futex words waited on are the interpreter's own",
         )
+
+
+def _share(case: Case) -> Share:
+    """GIL waits, and the waits for a CPU that the GIL's main holder ran on meanwhile.
+
+    A thread that is handed the GIL must also get a CPU: that the holder is on it is the same blame.
+    """
+    rows = case.ledger.rows_where(State.GIL_WAIT)
+    charged = case.ledger.by_culprit(State.GIL_WAIT)
+    holder = next(iter(charged), "")
+    if holder:
+        rows |= case.ledger.rows_where(State.RUNNABLE, holder)
+    return case.share_of(rows)
 
 
 def _interpreter_cpu(case: Case) -> float:
@@ -115,6 +129,17 @@ def _finding(case: Case, busy: float) -> Finding:
         ),
         Evidence("CPUs the interpreter runs on", busy, None, "CPUs", "schedstat, all its threads"),
     ]
+    waited = case.share(State.RUNNABLE, holder.name)
+    if named and waited.value > 0:
+        evidence.append(
+            Evidence(
+                "share of time waiting for a CPU that it ran on",
+                waited.value,
+                0.0,
+                "ratio",
+                "schedstat run_delay, who ran meanwhile",
+            )
+        )
     if named:
         evidence.append(
             Evidence(
@@ -134,7 +159,7 @@ def _finding(case: Case, busy: float) -> Finding:
         case,
         RULE,
         title=title[:1].upper() + title[1:],
-        share=case.share(State.GIL_WAIT),
+        share=_share(case),
         confidence=strength * min(1.0, 0.5 + busy / 2),
         culprit=Culprit("thread", holder.name) if named else Culprit("none"),
         evidence=tuple(evidence),
