@@ -12,7 +12,7 @@ import numpy as np
 
 from perfkit.analysis.align import Aligned
 from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
-from perfkit.analysis.states import IDLE_STATES, Label, State
+from perfkit.analysis.states import IDLE_STATES, Label, Labels, State
 from perfkit.analysis.timeline import Timeline
 
 # At most so many candidates are named for the waits of one process in one slot: the largest.
@@ -28,7 +28,7 @@ def charge_gil(timeline: Timeline, names: dict[tuple[int, int], str]) -> Timelin
     Whoever holds the GIL is on a CPU, or lost the CPU while it held it; it cannot be in a system
     call that blocks, since CPython lets go of the GIL around those.
     """
-    labels = _Labels(timeline)
+    labels = Labels(timeline.labels)
     running = np.array([one.state is State.ON_CPU for one in timeline.labels], dtype=bool)
     stopped = np.array([one.held for one in timeline.labels], dtype=bool)
     holders = [
@@ -43,7 +43,7 @@ def charge_gil(timeline: Timeline, names: dict[tuple[int, int], str]) -> Timelin
 
 def charge_handoffs(timeline: Timeline) -> Timeline:
     """Charges each wait for another thread to what its process's busy threads did meanwhile."""
-    labels = _Labels(timeline)
+    labels = Labels(timeline.labels)
     busy = np.array([one.state not in _NOT_WORKING for one in timeline.labels], dtype=bool)
     charge = _join(timeline, State.HANDOFF_WAIT, busy)
     return _rebuilt(timeline, labels, charge, timeline.label[charge.candidate])
@@ -52,17 +52,6 @@ def charge_handoffs(timeline: Timeline) -> Timeline:
 def name_thread(thread: tuple[int, int], names: dict[tuple[int, int], str]) -> str:
     """The words by which reports call a thread."""
     return f"thread {thread[1]} ({names.get(thread, '?')})"
-
-
-class _Labels:
-    def __init__(self, timeline: Timeline) -> None:
-        self._index = {label: index for index, label in enumerate(timeline.labels)}
-
-    def index(self, label: Label) -> int:
-        return self._index.setdefault(label, len(self._index))
-
-    def all(self) -> tuple[Label, ...]:
-        return tuple(self._index)
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ def _largest(candidates: Integers, group: Integers, ns: Reals) -> Integers:
     return kept
 
 
-def _rebuilt(timeline: Timeline, labels: _Labels, charge: _Charge, label: Integers) -> Timeline:
+def _rebuilt(timeline: Timeline, labels: Labels, charge: _Charge, label: Integers) -> Timeline:
     kept = ~charge.replaced
     return replace(
         timeline,

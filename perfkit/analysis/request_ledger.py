@@ -14,7 +14,7 @@ from perfkit.analysis.align import BLOCK_NS, SLOTS_PER_BLOCK, Axis
 from perfkit.analysis.columns import Integers, Reals, sum_by
 from perfkit.analysis.ledger import Ledger
 from perfkit.analysis.requests import Peer, Requests
-from perfkit.analysis.states import Label, State
+from perfkit.analysis.states import Label, Labels, State
 
 # A wait for another thread carries no request of its own: that thread does.
 _CARRIED_BY_OTHERS = State.HANDOFF_WAIT
@@ -32,7 +32,7 @@ def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
     of a noisy figure over an exact one is never negative.
     """
     axis = threads.axis
-    labels = _Labels(threads.labels)
+    labels = Labels(threads.labels)
     wanted_ns = _by_block(axis, np.arange(axis.slot_count), requests.in_flight * axis.slot_ns)
     kept = _fit(axis, _carried(threads), _quick_first(axis, requests, labels), wanted_ns)
     excess_ns = np.maximum(wanted_ns - _by_block(axis, kept[0], kept[3]), 0.0)
@@ -49,17 +49,6 @@ def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
     )
 
 
-class _Labels:
-    def __init__(self, labels: tuple[Label, ...]) -> None:
-        self._index = {label: index for index, label in enumerate(labels)}
-
-    def index(self, label: Label) -> int:
-        return self._index.setdefault(label, len(self._index))
-
-    def all(self) -> tuple[Label, ...]:
-        return tuple(self._index)
-
-
 def _by_block(axis: Axis, slot: Integers, ns: Reals) -> Reals:
     return sum_by(slot // SLOTS_PER_BLOCK, ns, axis.block_count)
 
@@ -74,7 +63,7 @@ def _slowest_first(axis: Axis, requests: Requests) -> list[Peer]:
     return sorted(requests.peers, key=lambda peer: (-peer.wait_per_answer_ns(axis), peer.name))
 
 
-def _quick_first(axis: Axis, requests: Requests, labels: _Labels) -> list[int]:
+def _quick_first(axis: Axis, requests: Requests, labels: Labels) -> list[int]:
     """The labels of peers that are asked side by side, the quickest first, the slowest left out.
 
     A request that asks several at once waits for the last answer: the others cost it nothing.
@@ -104,7 +93,7 @@ def _fit(axis: Axis, part: _Part, cut_first: list[int], wanted_ns: Reals) -> _Pa
 
 
 def _charge_peers(
-    axis: Axis, kept: _Part, requests: Requests, excess_ns: Reals, labels: _Labels
+    axis: Axis, kept: _Part, requests: Requests, excess_ns: Reals, labels: Labels
 ) -> _Part:
     """Charges the excess to pending sockets that no thread waits on, of the slowest peer first."""
     slots = np.arange(axis.slot_count)
@@ -121,7 +110,7 @@ def _charge_peers(
     return _stack(parts)
 
 
-def _charge_queue(axis: Axis, kept: _Part, excess_ns: Reals, idle: Reals, labels: _Labels) -> _Part:
+def _charge_queue(axis: Axis, kept: _Part, excess_ns: Reals, idle: Reals, labels: Labels) -> _Part:
     """Charges what is left to what the busy threads did in that block, since it queues for them.
 
     Nobody queues while no thread is busy. Where the threads idle meanwhile that part is a wait not

@@ -81,6 +81,21 @@ class Label:
     held: bool = False
 
 
+class Labels:
+    """Numbers labels in order of first use, after those that it is given."""
+
+    def __init__(self, labels: tuple[Label, ...] = ()) -> None:
+        self._index = {label: index for index, label in enumerate(labels)}
+
+    def index(self, label: Label) -> int:
+        """The number of a label; a new one gets the next."""
+        return self._index.setdefault(label, len(self._index))
+
+    def all(self) -> tuple[Label, ...]:
+        """All labels, by number."""
+        return tuple(self._index)
+
+
 RECEIVE = frozenset({0, 19, 45, 47, 299})
 SEND = frozenset({1, 20, 40, 44, 46, 307})
 CONNECT = 42

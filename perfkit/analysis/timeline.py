@@ -16,7 +16,7 @@ import numpy as np
 from perfkit.analysis.align import SLOT_NS, Aligned, Axis
 from perfkit.analysis.columns import VALUE_LIMIT, Frame, Integers, Masks, Reals, sum_by
 from perfkit.analysis.endpoints import Endpoints
-from perfkit.analysis.states import Label, State, name_rows
+from perfkit.analysis.states import Label, Labels, State, name_rows
 from perfkit.analysis.throttling import Throttling
 
 DEFAULT_TICK_NS = 10_000_000
@@ -82,8 +82,8 @@ def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttlin
     """Accounts for all time of all threads of the service."""
     frame = aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
     named = name_rows(aligned, frame, endpoints)
-    labels = _Labels()
-    runs, threads = _read_runs(frame, labels.indexes(named), _tick_ns(aligned))
+    labels = Labels()
+    runs, threads = _read_runs(frame, _numbers(labels, named), _tick_ns(aligned))
     pieces = _Pieces(aligned.axis, len(threads))
     gil_label = labels.index(Label(State.GIL_WAIT))
     waits = _account(runs, pieces, gil_label)
@@ -93,20 +93,8 @@ def build_timeline(aligned: Aligned, endpoints: Endpoints, throttling: Throttlin
     return Timeline(aligned.axis, threads, labels.all(), *entries)
 
 
-class _Labels:
-    """Numbers labels in order of first use."""
-
-    def __init__(self) -> None:
-        self._index: dict[Label, int] = {}
-
-    def index(self, label: Label) -> int:
-        return self._index.setdefault(label, len(self._index))
-
-    def indexes(self, labels: list[Label]) -> Integers:
-        return np.array([self.index(label) for label in labels], dtype=np.int64)
-
-    def all(self) -> tuple[Label, ...]:
-        return tuple(self._index)
+def _numbers(labels: Labels, named: list[Label]) -> Integers:
+    return np.array([labels.index(label) for label in named], dtype=np.int64)
 
 
 def _tick_ns(aligned: Aligned) -> int:
@@ -216,7 +204,7 @@ def _credit(runs: _Runs) -> Integers:
     return np.where(long, whole, interval // 2)
 
 
-def _runs_by_slot(axis: Axis, runs: _Runs, labels: _Labels) -> tuple[Integers, ...]:
+def _runs_by_slot(axis: Axis, runs: _Runs, labels: Labels) -> tuple[Integers, ...]:
     begin = runs.wait_end
     index, slot, overlap = axis.spread(begin, begin + runs.run_ns)
     label = np.full(len(index), labels.index(Label(State.ON_CPU)), dtype=np.int64)
@@ -224,7 +212,7 @@ def _runs_by_slot(axis: Axis, runs: _Runs, labels: _Labels) -> tuple[Integers, .
 
 
 def _split_waits(
-    axis: Axis, waits: _Waits, throttling: Throttling, labels: _Labels
+    axis: Axis, waits: _Waits, throttling: Throttling, labels: Labels
 ) -> tuple[Integers, ...]:
     """Cuts each wait into what overlaps a throttled span and what was a queue for a CPU."""
     index, slot, overlap = axis.spread(waits.begin, waits.end)
@@ -240,7 +228,7 @@ def _split_waits(
     return tuple(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
 
 
-def _pair_labels(labels: _Labels, state: State, culprits: tuple[str, ...]) -> Integers:
+def _pair_labels(labels: Labels, state: State, culprits: tuple[str, ...]) -> Integers:
     """Label numbers by culprit and by whether the wait began on a CPU."""
     pairs = [
         [labels.index(Label(state, culprit, held)) for held in (False, True)]
@@ -280,7 +268,7 @@ class _Pieces:
         self._sampled.append((thread[index], slot, label[index], overlap))
 
     def settle(
-        self, exact: list[tuple[Integers, ...]], labels: _Labels
+        self, exact: list[tuple[Integers, ...]], labels: Labels
     ) -> tuple[Integers, Integers, Integers, Reals]:
         """Joins everything so that each thread's slots sum to the time it was alive in them."""
         seen, sampled = _stack(self._seen), _stack(self._sampled)
@@ -305,7 +293,7 @@ class _Pieces:
         return total
 
     def _pay(
-        self, sampled: tuple[Integers, Integers, Integers, Reals], labels: _Labels
+        self, sampled: tuple[Integers, Integers, Integers, Reals], labels: Labels
     ) -> tuple[Integers, Integers, Integers, Reals]:
         """Scales the samples to what is owed; slots without a sample use the thread's whole mix."""
         weight = self._by_slot(sampled)
