@@ -75,6 +75,34 @@ def test_timeline_books_every_state_within_three_points(cycle_ms: float, tick_ms
     assert max(errors.values()) < 0.03, errors
 
 
+@pytest.mark.parametrize("tick_ms", [10, 12, 18])
+def test_timeline_does_not_favour_states_by_their_neighbours(tick_ms: int) -> None:
+    """In a fixed order, short states at the edge of a run lose nothing: all within a point."""
+    seconds, rows, truth = 10.0, [], dict.fromkeys(EXPECTED, 0.0)
+    for tid in range(40):
+        chance = random.Random(tid)
+        steps = []
+        for _ in range(int(seconds * 1000 / 56)):
+            around = chance.uniform(0.5, 1.5)
+            lengths_ms = [
+                (WAIT_FOR_CPU, 6 * around),
+                (RUNNING, 17),
+                (RECV, 12 * chance.uniform(0.9, 1.1)),
+                *[(RUNNING, 0.15), (FSYNC, 0.25)] * 12,
+                (NANOSLEEP, 5),
+            ]
+            steps += [Step(call, int(ms * MS), arg0=5) for call, ms in lengths_ms]
+        total = sum(step.duration_ns for step in steps)
+        for step in steps:
+            truth[step.syscall] += step.duration_ns / total / 40
+        rows += simulate_rows(steps, tid=tid, start_ns=START_NS, tick_ns=tick_ms * MS, seed=tid)
+
+    shares = _shares(_timeline(rows, seconds))
+
+    errors = {call: abs(shares[EXPECTED[call]] - truth[call]) for call in truth}
+    assert max(errors.values()) < 0.01, errors
+
+
 @pytest.mark.parametrize(("idle_ms", "work_ms"), [(380, 20), (1000, 20), (1000, 100)])
 def test_timeline_keeps_the_short_work_of_idle_threads(idle_ms: int, work_ms: int) -> None:
     """Rare looks at idle threads catch work seldom, and then it counts for what was missed."""

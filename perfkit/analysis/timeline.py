@@ -22,6 +22,7 @@ from perfkit.analysis.throttling import Throttling
 DEFAULT_TICK_NS = 10_000_000
 LONG_INTERVAL_TICKS = 2
 SEEN_SHARE = 0.01
+FITTING_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -297,8 +298,7 @@ class _Pieces:
     ) -> tuple[Integers, Integers, Integers, Reals]:
         """Scales the samples to what is owed; slots without a sample use the thread's whole mix."""
         weight = self._by_slot(sampled)
-        scale = self._owed / np.maximum(weight, 1.0)
-        paid = (*sampled[:3], sampled[3] * scale[sampled[0], sampled[1]])
+        paid = (*sampled[:3], self._balance(sampled, weight))
         short = np.nonzero((weight < 1.0) & (self._owed >= 1.0))
         mix = _sum_equal((sampled[0], np.zeros_like(sampled[1]), *sampled[2:]), 1)
         total = sum_by(mix[0], mix[3], len(self._alive))
@@ -311,6 +311,27 @@ class _Pieces:
         thread, slot = short[0][index], short[1][index]
         ns = self._owed[thread, slot] * mix[3][source] / np.maximum(total[thread], 1.0)
         return _stack([paid, (thread, slot, mix[2][source], ns)])
+
+    def _balance(self, sampled: tuple[Integers, Integers, Integers, Reals], weight: Reals) -> Reals:
+        """Weights that pay each slot what is owed and keep each label's share of the thread.
+
+        A slot alone has too few samples: scaled one by one, the rare states of a slot would lose,
+        as a slot with many of them is also one with many samples in all. So rows (slots) and
+        columns (labels) are fitted in turn (iterative proportional fitting, Deming and Stephan
+        1940); the slots come last, for their sums are exact.
+        """
+        thread, slot, label, ns = sampled
+        due = self._owed * (weight >= 1.0)
+        column = thread * (int(label.max(initial=0)) + 1) + label
+        ratio = due.sum(axis=1) / np.maximum(weight.sum(axis=1), 1.0)
+        wanted = sum_by(column, ns * ratio[thread], 0)
+        for turn in range(FITTING_TURNS):
+            if turn:
+                got = sum_by(column, ns, len(wanted))
+                ns = ns * (wanted / np.maximum(got, 1.0))[column]
+            scale = due / np.maximum(self._by_slot((thread, slot, label, ns)), 1.0)
+            ns = ns * scale[thread, slot]
+        return ns
 
 
 def _stack(
