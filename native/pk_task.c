@@ -223,6 +223,30 @@ static void add_birth(const pk_task *task, const pk_task_context *context, const
     row[PK_RUN_MAJOR_FAULTS] = task->major_faults;
 }
 
+static void put_call(const pk_syscall *call, int64_t *row)
+{
+    row[PK_RUN_SYSCALL] = call->number;
+    row[PK_RUN_STACK_POINTER] = call->stack_pointer;
+    memcpy(&row[PK_RUN_ARG0], call->arguments, sizeof call->arguments);
+}
+
+/* The kernel also says "running" of a thread that fell asleep or woke up under the read (Linux
+ * 6.18, lib/syscall.c: EAGAIN), so short waits would be seen too seldom. stat, read a moment later,
+ * tells those that sleep: then the call is asked for again. */
+static void ask_again(pk_task *task, const pk_task_context *context, pk_syscall *call, int64_t *row)
+{
+    int64_t letter = row[PK_RUN_STATE_LETTER];
+    if (call->number != PK_SYSCALL_RUNNING || (letter != 'D' && letter != 'S')) {
+        return;
+    }
+    pk_syscall second;
+    read_syscall(task, context, &second);
+    if (second.number >= 0) {
+        *call = second;
+        put_call(call, row);
+    }
+}
+
 static pk_task_outcome begin_row(pk_task *task, const pk_task_context *context,
                                  const pk_schedstat *now, int64_t moved_ns)
 {
@@ -242,19 +266,18 @@ static pk_task_outcome begin_row(pk_task *task, const pk_task_context *context,
         [PK_RUN_RUN_NS] = is_first ? 0 : now->run_ns - task->counters.run_ns,
         [PK_RUN_WAIT_NS] = is_first ? 0 : now->wait_ns - task->counters.wait_ns,
         [PK_RUN_SLICE_COUNT] = is_first ? 0 : now->slice_count - task->counters.slice_count,
-        [PK_RUN_SYSCALL] = call.number,
-        [PK_RUN_STACK_POINTER] = call.stack_pointer,
         [PK_RUN_MINOR_FAULTS] = -1,
         [PK_RUN_MAJOR_FAULTS] = -1,
         [PK_RUN_CPU] = -1,
     };
-    memcpy(&row[PK_RUN_ARG0], call.arguments, sizeof call.arguments);
+    put_call(&call, row);
     bool needs_stat = call.number == PK_SYSCALL_RUNNING ||
                       call.number == PK_SYSCALL_NOT_IN_SYSCALL ||
                       task->block != moved_ns / BLOCK_NS;
     if (needs_stat && !add_stat(task, context, moved_ns, row)) {
         return PK_TASK_GONE;
     }
+    ask_again(task, context, &call, row);
     if (is_first) {
         add_birth(task, context, now, row);
     }
