@@ -36,8 +36,11 @@ from perfkit.model import (
 FIXTURE = "live"  # proved on real threads, not on fixture trees
 
 INTERVAL_NS = 10_000_000
-# All of perfkit may cost 3 % of a core; sockets take 0.8 % of it, everything in Python 1 %.
+# All of perfkit may cost 3 % of a core. Sockets take up to 0.8 % of it, everything in Python 1 %:
+# what they leave is for the sampler, which could use 2 %.
+WHOLE_BUDGET_RATIO = 0.028
 BUDGET_RATIO = 0.011
+BUDGET_RATIO_MAX = 0.02
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
 STATUS_LIMIT_NS = 3_000_000  # and the CPU time they may take
@@ -145,6 +148,8 @@ class _Session:
             os.fspath(host.proc), pids, interval_ns=INTERVAL_NS, budget_ratio=BUDGET_RATIO
         )
         self._told = set(pids)
+        self._budget_ratio = BUDGET_RATIO
+        self._began = (time.monotonic_ns(), time.process_time_ns())
         for ref in cpu_chains(host, target):
             path = os.fspath(ref.folder / "cpu.stat")
             self._sampler.add_cgroup(ref.index, path, ref.version)
@@ -158,6 +163,15 @@ class _Session:
         yield from self._take()
         yield from self._describe(STATUS_LIMIT_NS)
         yield from self._descriptors.poll(pids)
+        self._share_budget()
+
+    def _share_budget(self) -> None:
+        """Gives the sampler what the rest of perfkit has left unused of the whole so far."""
+        began_ns, began_cpu_ns = self._began
+        span_ns = max(time.monotonic_ns() - began_ns, 1)
+        used_ns = time.process_time_ns() - began_cpu_ns
+        self._budget_ratio = to_budget_ratio(used_ns, self._sampler.status()["spent_ns"], span_ns)
+        self._sampler.set_budget(self._budget_ratio)
 
     def close(self) -> Iterable[Item]:
         self._sampler.stop()
@@ -175,8 +189,12 @@ class _Session:
             achieved_hertz=max(status["tick_count"] - 1, 0) * 1e9 / span_ns,
             tick_count=status["tick_count"],
             missed_count=status["missed_count"],
-            note="; ".join(to_remarks(status, self._dropped_count, len(self._descriptors.refused))),
+            note="; ".join(self._to_notes(status)),
         )
+
+    def _to_notes(self, status: dict[str, int]) -> Iterator[str]:
+        yield from to_pace_remark(status, self._budget_ratio)
+        yield from to_remarks(status, self._dropped_count, len(self._descriptors.refused))
 
     def _take(self) -> Iterator[Item]:
         taken = self._sampler.take()
@@ -209,18 +227,30 @@ class _Session:
         return Row("threads", (pid, tid, start_ticks, name, nice, policy, allowed, first_seen_ns))
 
 
+def to_budget_ratio(used_ns: int, sampler_ns: int, span_ns: int) -> float:
+    """The sampler's share of a core: what the rest of `used_ns` leaves, within its two bounds."""
+    rest_ratio = (used_ns - sampler_ns) / span_ns
+    return min(max(WHOLE_BUDGET_RATIO - rest_ratio, BUDGET_RATIO), BUDGET_RATIO_MAX)
+
+
+def to_pace_remark(status: dict[str, int], budget_ratio: float) -> Iterator[str]:
+    """Says what kept the sampler from its full rate, if anything did."""
+    span_ns = max(status["last_tick_ns"] - status["started_ns"], 1)
+    planned = max(status["tick_count"] + status["missed_count"], 1)
+    if status["missed_count"] <= MISSED_RATIO * planned:
+        return
+    hertz = status["tick_count"] * 1e9 / span_ns
+    # A budget that is not used up cannot be what held it back: no CPU was free in time.
+    is_spent = status["spent_ns"] > 0.75 * BUDGET_RATIO * span_ns
+    why = f"to stay within {100 * budget_ratio:.1f} % of a core" if is_spent else "by a busy host"
+    yield f"slowed to {hertz:.0f} Hz {why}"
+
+
 def to_remarks(
     status: dict[str, int], dropped_count: int, refused_process_count: int
 ) -> Iterator[str]:
     """What a reader of the rows must know, from the sampler's status at the end."""
-    span_ns = max(status["last_tick_ns"] - status["started_ns"], 1)
     planned = max(status["tick_count"] + status["missed_count"], 1)
-    if status["missed_count"] > MISSED_RATIO * planned:
-        hertz = status["tick_count"] * 1e9 / span_ns
-        # A budget that is not used up cannot be what held it back: no CPU was free in time.
-        is_spent = status["spent_ns"] > 0.75 * BUDGET_RATIO * span_ns
-        why = f"to stay within {100 * BUDGET_RATIO:g} % of a core" if is_spent else "by a busy host"
-        yield f"slowed to {hertz:.0f} Hz {why}"
     if status["refused_count"]:
         yield "system calls of some threads were refused (root, or CAP_SYS_PTRACE, reads them)"
     if refused_process_count:

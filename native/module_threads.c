@@ -84,14 +84,22 @@ static int add_pids(sampler_object *self, PyObject *pids)
     return 0;
 }
 
+static int check_budget(double budget_ratio)
+{
+    if (!(budget_ratio > 0 && budget_ratio <= 1)) {
+        PyErr_SetString(PyExc_ValueError, "budget_ratio must be above 0 and at most 1");
+        return -1;
+    }
+    return 0;
+}
+
 static int check_options(const pk_sampler_options *options)
 {
     if (options->interval_ns < 1000 * 1000 || options->interval_ns > 1000LL * 1000 * 1000) {
         PyErr_SetString(PyExc_ValueError, "interval_ns must be between 1 ms and 1 s");
         return -1;
     }
-    if (!(options->budget_ratio > 0 && options->budget_ratio <= 1)) {
-        PyErr_SetString(PyExc_ValueError, "budget_ratio must be above 0 and at most 1");
+    if (check_budget(options->budget_ratio) != 0) {
         return -1;
     }
     if (options->row_limit < 1 || options->row_limit > LIMIT_LIMIT ||
@@ -184,6 +192,18 @@ static PyObject *sampler_add_cgroup(PyObject *object, PyObject *arguments)
     return error == 0 ? Py_NewRef(Py_None) : fail(error);
 }
 
+static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
+{
+    sampler_object *self = (sampler_object *)object;
+    double budget_ratio = PyFloat_AsDouble(ratio);
+    if (PyErr_Occurred() || check_budget(budget_ratio) != 0 || begin_call(self) != 0) {
+        return NULL;
+    }
+    pk_sampler_set_budget(self->sampler, budget_ratio);
+    self->is_busy = 0;
+    return Py_NewRef(Py_None);
+}
+
 /* Moves one table's rows into a tuple (columns, row count, dropped count). */
 static PyObject *take_table(sampler_object *self, pk_table table)
 {
@@ -266,6 +286,7 @@ static PyObject *sampler_status(PyObject *object, PyObject *unused)
 static PyMethodDef sampler_methods[] = {
     {"add_pids", sampler_add_pids, METH_O, "Begins to follow more processes."},
     {"add_cgroup", sampler_add_cgroup, METH_VARARGS, "Begins to read a cpu.stat file."},
+    {"set_budget", sampler_set_budget, METH_O, "Changes what it may cost, of a core."},
     {"take", sampler_take, METH_NOARGS, "Takes the rows that have been closed."},
     {"stop", sampler_stop, METH_VARARGS, "Ends the sampler; False: it was abandoned."},
     {"status", sampler_status, METH_NOARGS, "Tells ticks, cost and counts so far."},

@@ -52,6 +52,7 @@ struct pk_sampler {
     pk_ring pids; /* the mailbox: the owner writes */
     _Atomic(cgroup_order *) orders[PK_SAMPLER_CGROUP_LIMIT];
     int order_count; /* owner only */
+    _Atomic double budget_ratio; /* the owner writes */
     pk_ring tables[PK_TABLE_COUNT];
     published published;
     /* The thread's own: */
@@ -155,7 +156,7 @@ static pk_listing look(pk_sampler *sampler, int64_t now_ns)
 static void put_off_listing(pk_sampler *sampler, int64_t now_ns, int64_t cpu_ns)
 {
     double extra_ns = (double)cpu_ns - sampler->pace.tick_cost_ns;
-    double pause_ns = extra_ns / (LISTING_SHARE * sampler->options.budget_ratio);
+    double pause_ns = extra_ns / (LISTING_SHARE * sampler->pace.budget_ratio);
     double limit_ns = (double)LISTING_INTERVAL_NS;
     sampler->next_change_ns = now_ns + (int64_t)(pause_ns < limit_ns ? pause_ns : limit_ns);
 }
@@ -166,6 +167,8 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
     int64_t began_ns = clock_ns(CLOCK_MONOTONIC);
     uint64_t number = (uint64_t)sampler->pace.tick_count;
     read_mailbox(sampler);
+    sampler->pace.budget_ratio =
+        atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
     pk_listing found = is_last ? (pk_listing){0, 0} : look(sampler, began_ns);
     for (int i = 0; i < sampler->quota_count; i++) {
         pk_quota_read(&sampler->quotas[i], number, clock_ns(CLOCK_MONOTONIC), is_last,
@@ -266,6 +269,7 @@ int pk_sampler_start(const pk_sampler_options *options, pk_sampler **ret)
         return ENOMEM;
     }
     sampler->options = *options;
+    atomic_init(&sampler->budget_ratio, options->budget_ratio);
     memcpy(sampler->proc_root, options->proc_root, root_size);
     sampler->options.proc_root = sampler->proc_root;
     atomic_init(&sampler->reference_count, 2);
@@ -294,6 +298,11 @@ int pk_sampler_add_pid(pk_sampler *sampler, int32_t pid)
 {
     int64_t row = pid;
     return pk_ring_push(&sampler->pids, &row) == 0 ? 0 : ENOSPC;
+}
+
+void pk_sampler_set_budget(pk_sampler *sampler, double budget_ratio)
+{
+    atomic_store_explicit(&sampler->budget_ratio, budget_ratio, memory_order_relaxed);
 }
 
 int pk_sampler_add_cgroup(pk_sampler *sampler, int64_t cgroup_index, const char *path)

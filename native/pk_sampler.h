@@ -29,7 +29,7 @@ typedef enum {
 typedef struct {
     const char *proc_root;    /* copied */
     int64_t interval_ns;      /* of the base rate */
-    double budget_ratio;      /* of one core */
+    double budget_ratio;      /* of one core, to begin with */
     uint32_t row_limit;       /* of thread_runs between two takes */
     uint32_t thread_limit;
     int64_t descriptor_limit; /* how many may be kept open */
@@ -61,6 +61,9 @@ int pk_sampler_add_pid(pk_sampler *sampler, int32_t pid);
 
 /* Asks for a cpu.stat file to be read at each tick. ENOSPC, ENAMETOOLONG, ENOMEM. */
 int pk_sampler_add_cgroup(pk_sampler *sampler, int64_t cgroup_index, const char *path);
+
+/* Changes what the sampler may cost, a share of one core, from the next tick on. */
+void pk_sampler_set_budget(pk_sampler *sampler, double budget_ratio);
 
 /* Ends the thread: it observes every thread once more and closes all rows. ETIMEDOUT: it did not
  * answer within `timeout_ns` and was abandoned. Calling it again is harmless. */

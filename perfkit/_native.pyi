@@ -35,6 +35,9 @@ class ThreadSampler:
     def add_cgroup(self, cgroup_index: int, path: str, version: int, /) -> None:
         """Begins to read a cpu.stat file at every tick."""
         ...
+    def set_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that it may cost, from the next tick on."""
+        ...
     def take(self) -> dict[str, ThreadRows]:
         """Hands over the rows that were closed since the last take; never waits.
 

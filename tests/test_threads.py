@@ -269,6 +269,22 @@ def test_threads_rate_falls_to_what_the_budget_pays_for(program: Path) -> None:
     assert status["interval_ns"] > 20_000_000
 
 
+def test_threads_rate_follows_a_changed_budget(program: Path) -> None:
+    """A budget that is raised in mid-window is used: the ticks come several times as often."""
+    with scripted(program, *["wander"] * 16) as (pid, _):
+        sampler = _native.ThreadSampler("/proc", [pid], budget_ratio=0.001)
+        time.sleep(1.5)
+        before = sampler.status()["tick_count"]
+        sampler.set_budget(0.05)
+        time.sleep(1.5)
+        after = sampler.status()["tick_count"] - before
+        sampler.stop()
+
+    assert after > 3 * before
+    with pytest.raises(ValueError, match="budget_ratio"):
+        sampler.set_budget(-1.0)
+
+
 def test_threads_are_sampled_without_kept_descriptors(program: Path) -> None:
     """Where no descriptor may be kept files are opened for each read, at a lower rate."""
     with scripted(program, "wander", "recv") as (pid, [(_, tid, _), (_, other, _, inode)]):

@@ -24,7 +24,13 @@ from sampling import to_rows
 from perfkit import _native
 from perfkit.agent.target import resolve
 from perfkit.collectors._descriptors import parse_epoll, parse_link
-from perfkit.collectors.threads import COLLECTOR, parse_name, to_remarks
+from perfkit.collectors.threads import (
+    COLLECTOR,
+    parse_name,
+    to_budget_ratio,
+    to_pace_remark,
+    to_remarks,
+)
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Item, Rate, Row, Rows, Session, Target
@@ -216,7 +222,20 @@ def test_threads_remarks_tell_what_held_the_sampler_back(
     healthy = dict.fromkeys(none, 0) | {"tick_count": 1000, "missed_count": 0}
     healthy |= {"spent_ns": 5 * 10**7, "last_tick_ns": 10**10}
 
-    assert "; ".join(to_remarks(healthy | changes, 0, 0)) == note
+    status = healthy | changes
+    remarks = [*to_pace_remark(status, 0.011), *to_remarks(status, 0, 0)]
+    assert "; ".join(remarks) == note
+
+
+@pytest.mark.parametrize(
+    ("rest_ratio", "budget_ratio"), [(0.0, 0.02), (0.008, 0.02), (0.012, 0.016), (0.05, 0.011)]
+)
+def test_threads_sampler_gets_what_the_rest_leaves(rest_ratio: float, budget_ratio: float) -> None:
+    """The sampler may cost 1.1 to 2 % of a core, so that all of perfkit stays near 2.8 %."""
+    span_ns, sampler_ns = 10**10, 10**8
+    used_ns = sampler_ns + int(rest_ratio * span_ns)
+
+    assert to_budget_ratio(used_ns, sampler_ns, span_ns) == pytest.approx(budget_ratio)
 
 
 def test_process_cpu_ns_agrees_with_the_process_itself() -> None:
