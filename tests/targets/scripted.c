@@ -87,7 +87,7 @@ static int connect_peer(void)
 static void flush_for(int fd, double ms)
 {
     double until = now(CLOCK_MONOTONIC) + ms / 1e3;
-    char block[4096];
+    char block[64 * 1024];
     memset(block, 7, sizeof block);
     do {
         if (pwrite(fd, block, sizeof block, 0) < 0 || fsync(fd) != 0) {
