@@ -21,11 +21,14 @@ from typing import Any
 
 import jsonschema
 import pytest
+from msgspec.structs import replace
+from reports import HEALTHY, THROTTLED
 
 from perfkit import __version__, discover
 from perfkit.cli._command import Command
 from perfkit.cli._screen import Colour, wants_colour
 from perfkit.cli._stopping import stopping
+from perfkit.cli.diagnose import Threshold, judge
 from perfkit.cli.main import main
 
 PERFKIT = (sys.executable, "-m", "perfkit")
@@ -236,6 +239,18 @@ def test_error_is_a_line_with_a_way_on(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("severity", "threshold", "code"),
+    [("crit", "crit", 1), ("warn", "crit", 0), ("warn", "warn", 1), ("note", "warn", 0)],
+)
+def test_fail_on_is_met_from_its_severity_on(severity: str, threshold: str, code: int) -> None:
+    """--fail-on gives exit code 1 where a finding is that severe or worse."""
+    report = replace(HEALTHY, causes=(replace(THROTTLED, severity=severity),))
+
+    assert judge(report, strict=False, fail_on=Threshold(threshold)) == code
+    assert judge(HEALTHY, strict=False, fail_on=Threshold(threshold)) == 0
+
+
 def test_suggestion_is_the_nearest_cause(inside: Run) -> None:
     """A misspelt cause is answered with the one that was probably meant."""
     assert "fix     perfkit explain cpu_throttled" in inside("explain", "cpu_trottled").stderr
@@ -246,7 +261,7 @@ def test_debug_shows_the_traceback(perfkit: Run) -> None:
     assert "Traceback" in perfkit("report", "no-such-run", "--debug").stderr
 
 
-@pytest.mark.parametrize("module", ["typer", "numpy"])
+@pytest.mark.parametrize("module", ["typer", "numpy", "rich"])
 def test_agent_only_installation_says_what_is_missing(state: Path, saved: str, module: str) -> None:
     """Without what only readers of captures need, one line says how to get it."""
     program = (

@@ -279,3 +279,10 @@ def test_list_counts_what_does_not_fit() -> None:
     lines = wrap_items(["first", "second", "third", "fourth"], 25, 1)
 
     assert lines == ["first, and 3 more (-v)"]
+
+
+def test_wrapping_counts_columns_not_characters() -> None:
+    """Characters that take two columns wrap in time, also in a word longer than the line."""
+    lines = wrap("推薦 推薦推薦推薦推薦推薦 ok", 10)
+
+    assert lines == ["推薦", "推薦推薦推", "薦推薦推薦", "ok"]

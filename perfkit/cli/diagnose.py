@@ -70,10 +70,11 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
         run = keep(raw, decode(raw).header)
         report = to_report(raw, run)
         show(report, View("json" if json else TERMINAL, None, colour, verbose))
-    return _codes.INTERRUPTED if stop.is_set() else _judge(report, strict, fail_on)
+    return _codes.INTERRUPTED if stop.is_set() else judge(report, strict, fail_on)
 
 
-def _judge(report: Report, strict: bool, fail_on: Threshold | None) -> int:
+def judge(report: Report, strict: bool, fail_on: Threshold | None) -> int:
+    """The exit code of a report that came out as it should."""
     if fail_on and any(finding.severity in _MEETING[fail_on] for finding in report.causes):
         return _codes.THRESHOLD_MET
     if strict and (report.not_checked or report.window.interrupted):

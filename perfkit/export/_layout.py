@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-import textwrap
 
 from msgspec import Struct
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.color import ColorSystem
+from rich.style import Style
 
 ELLIPSIS = " ..."
 # A number and its unit stay on one line.
 _GLUE = re.compile(r"(?<=\d) (?=(?:%|[kMGT]?B|[num]?s|Hz|CPUs|x|[num]?s/s)(?![A-Za-z]))")
-_SGR = {
-    "crit": "1;97;41",
-    "warn": "30;43",
-    "note": "30;46",
-    "bold": "1",
-    "dim": "2",
-    "command": "36",
+_STYLES = {
+    "crit": Style.parse("bold bright_white on red"),
+    "warn": Style.parse("black on yellow"),
+    "note": Style.parse("black on cyan"),
+    "bold": Style.parse("bold"),
+    "dim": Style.parse("dim"),
+    "command": Style.parse("cyan"),
 }
 
 
@@ -33,21 +35,39 @@ BLANK: Line = ()
 
 def paint(line: Line, colour: bool) -> str:
     """The line as text; colour only adds to words that stand there anyway."""
-    parts = [
-        f"\x1b[{_SGR[span.style]}m{span.text}\x1b[0m" if colour and span.style else span.text
+    if not colour:
+        return "".join(span.text for span in line).rstrip()
+    return "".join(
+        _STYLES[span.style].render(span.text, color_system=ColorSystem.STANDARD)
+        if span.style
+        else span.text
         for span in line
-    ]
-    text = "".join(parts)
-    return text if colour else text.rstrip()
+    )
+
+
+def pad(text: str, width: int) -> str:
+    """The text with spaces behind it, up to a number of columns."""
+    return text + " " * (width - cell_len(text))
 
 
 def wrap(text: str, width: int, line_limit: int = 0) -> list[str]:
-    """Wraps at spaces; beyond `line_limit` lines (0 = no limit) it ends in an ellipsis."""
-    glued = _GLUE.sub("\xa0", text)
-    parts = textwrap.wrap(glued, max(width, 8), break_on_hyphens=False) or [""]
-    lines = [part.replace("\xa0", " ") for part in parts]
+    """Wraps at spaces; beyond `line_limit` lines (0 = no limit) it ends in an ellipsis.
+
+    Unit: columns of the terminal, of which a name in Chinese, say, takes two a character.
+    """
+    width = max(width, 8)
+    lines = [""]
+    for word in _GLUE.sub("\xa0", text).split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines += chop_cells(word, width)
+    lines = [line.replace("\xa0", " ").rstrip() for line in lines if line.strip()] or [""]
     if line_limit and len(lines) > line_limit:
-        last = lines[line_limit - 1][: width - len(ELLIPSIS)].rstrip(" ,;")
+        last = lines[line_limit - 1]
+        room = width - len(ELLIPSIS)
+        last = (set_cell_size(last, room) if cell_len(last) > room else last).rstrip(" ,;")
         lines = [*lines[: line_limit - 1], last + ELLIPSIS]
     return lines
 
@@ -78,7 +98,7 @@ def commands(label: str, texts: list[str], column: int, width: int) -> list[Line
     lines: list[Line] = []
     head = Span(label.ljust(column), "dim" if label.startswith(" ") else "bold")
     for text in texts:
-        if column + len(text) <= width:
+        if column + cell_len(text) <= width:
             lines.append((head, Span(text, "command")))
         else:
             lines += [(head,)] if head.text.strip() else []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from msgspec import Struct
+from rich.cells import cell_len
 
 from perfkit.export._exporter import Exporter, Look
 from perfkit.export._layout import (
@@ -18,6 +19,7 @@ from perfkit.export._layout import (
     Span,
     commands,
     labelled,
+    pad,
     paint,
     wrap,
     wrap_items,
@@ -115,7 +117,7 @@ def _header(report: Report, width: int, detail: Detail) -> list[Line]:
     host, target = words.word_name(report.host), words.word_target(report)
     window = words.word_window(report.window)
     one_line = f"{host}  {target}  {window}"
-    if len(one_line) <= width:
+    if cell_len(one_line) <= width:
         lines: list[Line] = [(Span(host, "bold"), Span(f"  {target}  "), Span(window, "dim"))]
     else:
         first, *more = wrap(f"{host}  {target}", width, 1)
@@ -171,7 +173,7 @@ def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
     head: Line = (
         severity,
         Span(" "),
-        Span(first.ljust(room), "bold"),
+        Span(pad(first, room), "bold"),
         Span("  confidence ", "dim"),
         Span(confidence),
     )
