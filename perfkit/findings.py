@@ -118,7 +118,10 @@ class Window(Struct, frozen=True):
 
 
 class TargetSummary(Struct, frozen=True):
-    """What was looked at, in the words of the report."""
+    """What was looked at, in the words of the report.
+
+    Missing: `ended_after_s` (seconds into the window) is None where the target lived on.
+    """
 
     kind: str
     name: str
@@ -126,6 +129,7 @@ class TargetSummary(Struct, frozen=True):
     pids: tuple[int, ...]
     listening: tuple[str, ...]
     chosen_by: str
+    ended_after_s: float | None = None
 
 
 class CostSummary(Struct, frozen=True):

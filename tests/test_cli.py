@@ -207,8 +207,8 @@ WRONG = [
     (("diagnose", ".", "--pid", "0"), 2, "Invalid value for '--pid'"),
     (("diagnose", ".", "--nope"), 2, "No such option: --nope"),
     (("diagnose", ".", "--only-pid"), 2, "--only-pid narrows --pid, which is missing"),
-    (("diagnose", ".", "--seconds", "0"), 2, "a window of 0 s is not in 0 to"),
-    (("diagnose", ".", "--seconds", "nan"), 2, "a window of nan s is not in 0 to"),
+    (("diagnose", ".", "--seconds", "0"), 2, "a window of 0 s is not above 0 and at most"),
+    (("diagnose", ".", "--seconds", "nan"), 2, "a window of nan s is not above 0 and at most"),
     (("diagnose", ".", "--fail-on", "note"), 2, "Invalid value for '--fail-on'"),
     (("diagnose", "host-123"), 3, "unknown target 'host-123': only this host (.) can be"),
     (("diagnose", "\x1b[31m"), 3, r"unknown target '\x1b[31m'"),
@@ -216,8 +216,8 @@ WRONG = [
     (("diagnose", ".", "--pid", "2"), 3, ""),
     (("report", "last", "--to", "pdf"), 2, "no format is called 'pdf'"),
     (("report", "no-such-run"), 3, "no "),
-    (("report", "/dev/null"), 3, "not a perfkit capture"),
-    (("report", "/dev/zero"), 3, "not a perfkit capture"),
+    (("report", "/dev/null"), 3, "/dev/null: not a perfkit capture"),
+    (("report", "/dev/zero"), 3, "/dev/zero: not a perfkit capture"),
     (("runs", "show"), 2, "perfkit runs show needs a RUN"),
     (("runs", "list", "x"), 2, "perfkit runs list takes no RUN"),
     (("runs", "destroy", "last"), 2, "Invalid value"),
@@ -400,7 +400,49 @@ def test_damaged_run_is_said(
     done = inside("report", str(path))
 
     assert done.returncode == 3
-    assert re.match(r"error: (not a perfkit capture|damaged)", done.stderr)
+    assert re.match(rf"error: {path}: (not a perfkit capture|damaged)", done.stderr)
+    assert "fix     perfkit runs" in done.stderr
+
+
+def test_pipe_without_a_writer_is_not_waited_for(inside: Run, tmp_path: Path) -> None:
+    """A FIFO is no capture, and does not hang the command."""
+    os.mkfifo(tmp_path / "pipe")
+
+    assert "not a perfkit capture" in inside("report", str(tmp_path / "pipe")).stderr
+
+
+def test_closed_stdout_is_said(state: Path, saved: str) -> None:
+    """With stdout closed from the start, one line says so."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m perfkit report {saved} >&-"],
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        "error: cannot write to stdout: it is closed",
+    )
+
+
+@pytest.mark.parametrize("delay_s", [0.03, 0.06, 0.1, 0.2])
+def test_early_interrupt_leaves_no_traceback(delay_s: float, state: Path) -> None:
+    """Ctrl-C while perfkit still loads ends it quietly, once Python itself is up."""
+    with subprocess.Popen(
+        [*PERFKIT, "diagnose", ".", "--seconds", "20"],
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        time.sleep(delay_s)
+        started.send_signal(signal.SIGINT)
+        _, told = started.communicate(timeout=30)
+
+    assert "perfkit/" not in told or "Traceback" not in told
+    assert started.returncode in {130, -signal.SIGINT}
 
 
 def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:

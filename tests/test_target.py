@@ -15,7 +15,7 @@ import pytest
 
 from perfkit.agent.census import to_service_name
 from perfkit.agent.target import resolve
-from perfkit.agent.tcptable import parse_address
+from perfkit.agent.tcptable import parse_address, read_tcp_table
 from perfkit.errors import TargetError
 from perfkit.host import Host
 from perfkit.model import Target
@@ -208,6 +208,25 @@ def test_service_of_a_tree_is_chosen_by_its_connections(tree: Tree) -> None:
     assert [ref.name for ref in target.siblings] == ["log-shipper"]
     assert (target.name, target.listening) == ("gunicorn", ("0.0.0.0:8080",))
     assert (target.network_namespace, target.allowed_cpu_count) == (4026531840, 4)
+
+
+def test_connections_that_the_server_closed_count_too(tmp_path: Path) -> None:
+    """A server of one answer a connection is known by those it closed, which are in TIME_WAIT."""
+    rows = [
+        ("0100007F:1F90", "00000000:0000", "0A", 5),
+        *[("0100007F:1F90", f"0100007F:C00{number}", "06", 0) for number in range(3)],
+        ("0100007F:1F91", "0100007F:C009", "06", 0),
+    ]
+    lines = [f"0: {near} {far} {state} 0:0 0:0 0 0 0 {inode} 1" for near, far, state, inode in rows]
+    (tmp_path / "7" / "net").mkdir(parents=True)
+    (tmp_path / "7" / "net" / "tcp").write_text("\n".join(["header", *lines]))
+
+    table = read_tcp_table(Host(tmp_path, tmp_path), 7)
+
+    assert table is not None
+    assert [(one.text, table.count_accepted(one)) for one in table.listeners] == [
+        ("127.0.0.1:8080", 3)
+    ]
 
 
 @pytest.mark.parametrize("tree_name", ["none"])

@@ -125,4 +125,7 @@ def _check(options: RecordOptions) -> None:
             effect="nothing was measured; saved runs can still be read",
         ) from absent
     if not 0 < options.seconds <= SECONDS_LIMIT:
-        raise UsageError(f"a window of {options.seconds:g} s is not in 0 to {SECONDS_LIMIT:g} s")
+        raise UsageError(
+            f"a window of {options.seconds:g} s is not above 0 and at most {SECONDS_LIMIT:g} s",
+            fix="perfkit diagnose --help",
+        )

@@ -11,7 +11,7 @@ from perfkit.errors import Unavailable
 from perfkit.host import Host
 
 TABLE_LIMIT_BYTES = 4 << 20
-_ESTABLISHED, _LISTEN = "01", "0A"
+_ESTABLISHED, _TIME_WAIT, _LISTEN = "01", "06", "0A"
 _WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -35,6 +35,8 @@ class Listener(Struct, frozen=True):
 class TcpTable(Struct, frozen=True):
     """The listeners, and how many accepted connections each local address has.
 
+    A server that closes each connection after one answer is seldom met with an open one; those that
+    it closed stay in TIME_WAIT for a minute, and count too.
     Shape: `accepted` maps (address, port) to a count; IPv4 mapped into IPv6 is written as IPv4.
     """
 
@@ -42,7 +44,7 @@ class TcpTable(Struct, frozen=True):
     accepted: dict[tuple[str, int], int]
 
     def count_accepted(self, listener: Listener) -> int:
-        """The accepted, established connections at a listener's address."""
+        """The accepted connections at a listener's address, open or closed in the last minute."""
         if listener.address not in _WILDCARDS:
             return self.accepted.get((listener.address, listener.port), 0)
         return sum(count for (_, port), count in self.accepted.items() if port == listener.port)
@@ -82,7 +84,7 @@ def read_tcp_table(host: Host, pid: int) -> TcpTable | None:
     counts = Counter(
         (address, port)
         for address, port, state, inode in sockets
-        if state == _ESTABLISHED and inode and port in ports
+        if port in ports and ((state == _ESTABLISHED and inode) or state == _TIME_WAIT)
     )
     accepted: dict[tuple[str, int], int] = {}
     for (address, port), count in counts.items():

@@ -10,6 +10,7 @@ from perfkit.analysis.case import Case, build_case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.correlate import (
     EXPLAINED_BY,
+    ended_after_s,
     give_verdict,
     run_rules,
     unexplained_share,
@@ -37,7 +38,7 @@ def analyse(capture: Capture, references: tuple[Capture, ...] = ()) -> Report:
     rules = list(discover.load_all("perfkit.analysis.rules", "RULE").values())
     findings, rejections, skips = run_rules(case, rules)
     skips = [*_refused(capture.header), *skips]
-    verdict = give_verdict(case, findings, skips)
+    verdict = give_verdict(case, findings)
     header = capture.header
     return Report(
         schema=SCHEMA,
@@ -69,7 +70,13 @@ def _target(header: Header) -> TargetSummary:
     target = header.target
     pids = tuple(process.pid for process in target.processes)
     return TargetSummary(
-        target.kind, target.name, target.main_pid, pids, target.listening, target.chosen_by
+        kind=target.kind,
+        name=target.name,
+        pid=target.main_pid,
+        pids=pids,
+        listening=target.listening,
+        chosen_by=target.chosen_by,
+        ended_after_s=ended_after_s(header),
     )
 
 
@@ -140,8 +147,8 @@ def _footnotes(case: Case, reported: set[str]) -> list[str]:
             )
     notes += _waste_notes(case, reported)
     header = case.aligned.header
-    if header.target.gone_ns is not None:
-        after_s = (header.target.gone_ns - header.clock.start_ns) / 1e9
+    after_s = ended_after_s(header)
+    if after_s is not None:
         notes.append(f"The target ended {after_s:.1f} s into the window.")
     for rate in header.rates:
         if rate.missed_count > MISSED_FOOTNOTE_RATIO * (rate.tick_count + rate.missed_count):

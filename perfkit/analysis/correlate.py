@@ -11,6 +11,7 @@ from perfkit.analysis.case import Case
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
 from perfkit.findings import Finding, Rejection, Skip, Verdict
+from perfkit.model import Header
 
 WINDOW_MIN_S = 2.0
 IDLE_IN_FLIGHT = 0.02
@@ -18,6 +19,13 @@ IDLE_BUSY_THREADS = 0.02
 # Waste without a proven reason is a verdict of its own only where it is large; else a footnote.
 UNEXPLAINED_SHARE = 0.35
 UNEXPLAINED_LOW = 0.25
+# And where it amounts to something: this many requests (or threads) waiting at any moment, or this
+# much for each answer. Wake-ups on a virtual machine cost a quiet service tenths of a millisecond.
+LOST_MIN = 0.05
+LOST_PER_ANSWER_NS = 5e6
+# Above this share of its time not seen, or stopped, nothing else can be said of a service.
+UNSEEN_SHARE = 0.5
+STOPPED_SHARE = 0.5
 # The cause that, once reported, accounts for a state.
 EXPLAINED_BY = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
 
@@ -98,9 +106,9 @@ def unexplained_share(case: Case, findings: list[Finding]) -> float:
     )
 
 
-def give_verdict(case: Case, findings: list[Finding], skips: list[Skip]) -> Verdict:
+def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
     """The one answer, in one of five states."""
-    lacking = _lacking(case)
+    lacking = _lacking(case) or ("" if findings else _unseen(case))
     if lacking:
         return Verdict("insufficient", lacking)
     if findings:
@@ -110,11 +118,33 @@ def give_verdict(case: Case, findings: list[Finding], skips: list[Skip]) -> Verd
     if symptom:
         return Verdict("unexplained", symptom)
     if _is_idle(case):
-        return Verdict("idle", "Idle: no requests, and its threads do nothing.")
+        return Verdict("idle", f"Idle: no requests, and its threads do nothing.{_ending(case)}")
     waste = _unexplained_waste(case)
     if waste:
         return Verdict("unexplained", waste)
-    return Verdict("healthy", "Nothing unusual.")
+    return Verdict("healthy", f"Nothing unusual.{_ending(case)}")
+
+
+def _ending(case: Case) -> str:
+    after_s = ended_after_s(case.aligned.header)
+    return "" if after_s is None else f" But the target ended {after_s:.1f} s into the window."
+
+
+def ended_after_s(header: Header) -> float | None:
+    """When the target ended, in seconds after the window's start; None: it did not."""
+    gone_ns = header.target.gone_ns
+    return None if gone_ns is None else (gone_ns - header.clock.start_ns) / 1e9
+
+
+def _unseen(case: Case) -> str:
+    """The threads' states were refused: silence would not be health."""
+    share = case.share(State.UNKNOWN).value
+    if share < UNSEEN_SHARE:
+        return ""
+    return (
+        f"{share:.0%} of the service's time could not be seen: what was refused, and who may read "
+        "it, stands under Not checked."
+    )
 
 
 def _lacking(case: Case) -> str:
@@ -124,15 +154,22 @@ def _lacking(case: Case) -> str:
     if not len(case.timeline.ns):
         return "No thread of the target could be sampled."
     observed_s = (header.clock.end_ns - header.clock.start_ns) / 1e9
-    if header.target.gone_ns is not None:
-        observed_s = (header.target.gone_ns - header.clock.start_ns) / 1e9
+    after_s = ended_after_s(header)
+    observed_s = observed_s if after_s is None else after_s
     if observed_s < WINDOW_MIN_S:
         return f"Only {observed_s:.1f} s were observed; {WINDOW_MIN_S:.0f} s is the least."
     return ""
 
 
 def _symptom(case: Case) -> str:
-    """Requests are there, and none is answered: that is never health."""
+    """Stopped, or requests are there and none is answered: that is never health."""
+    stopped = float(case.timeline.ns[case.timeline.states() == State.STOPPED].sum())
+    stopped_share = stopped / max(float(case.timeline.ns.sum()), 1.0)
+    if stopped_share >= STOPPED_SHARE:
+        return (
+            f"The process was stopped for {stopped_share:.0%} of the window (SIGSTOP or a "
+            f"debugger): kill -CONT {case.aligned.header.target.main_pid} lets it go on."
+        )
     requests = case.requests
     waiting = {
         "requests in flight": float(requests.in_flight.mean()),
@@ -156,13 +193,23 @@ def _unexplained_waste(case: Case) -> str:
     loud = [
         (state, share)
         for state, share in waste_shares(case)
-        if share.value > UNEXPLAINED_SHARE and share.low > UNEXPLAINED_LOW
+        if share.value > UNEXPLAINED_SHARE
+        and share.low > UNEXPLAINED_LOW
+        and not _is_slight(case, share)
     ]
     if not loud:
         return ""
     state, share = loud[0]
     words = STATE_WORDS[state]
     return f"No cause found: {share.value:.0%} of the time is spent {words}, reason not proven."
+
+
+def _is_slight(case: Case, share: Share) -> bool:
+    """Whether a large share of nearly nothing: little at any moment, and little for each answer."""
+    lost_ns = share.value * case.ledger.total_ns()
+    per_answer_ns = lost_ns / max(case.requests.answer_count, 1.0)
+    is_little_each = case.requests.answer_count < 1 or per_answer_ns < LOST_PER_ANSWER_NS
+    return bool(lost_ns < LOST_MIN * case.window_ns and is_little_each)
 
 
 def waste_shares(case: Case) -> list[tuple[State, Share]]:

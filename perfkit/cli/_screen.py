@@ -24,7 +24,7 @@ class Colour(StrEnum):
     NEVER = "never"
 
 
-def wants_colour(colour: Colour, stream: IO[str]) -> bool:
+def wants_colour(colour: Colour, stream: IO[str] | None) -> bool:
     """Whether to colour: the flag, then NO_COLOR, FORCE_COLOR, TERM=dumb, then the terminal."""
     if colour is not Colour.AUTO:
         return colour is Colour.ALWAYS
@@ -32,7 +32,7 @@ def wants_colour(colour: Colour, stream: IO[str]) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return os.environ.get("TERM") != "dumb" and stream.isatty()
+    return os.environ.get("TERM") != "dumb" and stream is not None and stream.isatty()
 
 
 def find_width() -> int:
@@ -113,6 +113,8 @@ def write_out(write: Callable[[IO[Any]], object], *, binary: bool = False) -> No
 
     A reader that has gone, e.g. `head`, wants no more, and hears no more. Raises: `PerfkitError`.
     """
+    if sys.stdout is None:
+        raise PerfkitError("cannot write to stdout: it is closed", fix="-o FILE")
     out = sys.stdout.buffer if binary else sys.stdout
     try:
         write(out)

@@ -28,12 +28,17 @@ def report(
 ) -> int:
     """Show a saved run again: analyse its capture and write the report in any format."""
     from perfkit.cli._show import View, find_exporter, show, to_report
+    from perfkit.errors import CaptureError
     from perfkit.store.runs import find_folder, read_run
 
     find_exporter(to)
     check_reader()
     name, raw = read_run(run, find_folder())
-    show(to_report(raw, name), View(to, output, colour, verbose))
+    try:
+        shown = to_report(raw, name)
+    except CaptureError as error:
+        raise CaptureError(f"{name or run}: {error.what}", fix="perfkit runs") from error
+    show(shown, View(to, output, colour, verbose))
     return 0
 
 

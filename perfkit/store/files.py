@@ -41,7 +41,8 @@ def write_file(raw: bytes, path: Path) -> None:
 def read_file(path: Path) -> bytes:
     """Reads what may be a capture; of anything else, only its first bytes. Raises `RunError`."""
     try:
-        with path.open("rb") as file:
+        # A pipe that nobody writes to would be waited for without end.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             head = file.read(len(MAGIC))
             # Whatever else it is, e.g. a device without end, is not read any further.
             return head + (file.read(CAPTURE_LIMIT_BYTES + 1) if head == MAGIC else b"")

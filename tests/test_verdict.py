@@ -1,0 +1,65 @@
+"""The verdict's state where no cause is found: what may be called healthy, and what may not."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
+
+from perfkit.analysis import analyse
+from perfkit.findings import Report
+from perfkit.report.words import next_commands
+
+START_NS = 1_000_000_000
+SECONDS = 8.0
+UNREADABLE, RECV, NANOSLEEP = -3, 45, 35
+
+
+def report_of(cycle: list[Step], *, state_letter: int = 0, gone_after_s: float = 0.0) -> Report:
+    """The report on two threads that repeat a cycle through the window."""
+    length_ns = sum(step.duration_ns for step in cycle)
+    steps = cycle * int(SECONDS * 1e9 / length_ns)
+    rows = [row for tid in (1, 2) for row in simulate_rows(steps, tid=tid, start_ns=START_NS)]
+    for row in rows:
+        row["state_letter"] = state_letter
+    tables = {"thread_runs": make_table("thread_runs", rows, [])}
+    capture = make_capture(tables, start_ns=START_NS, seconds=SECONDS)
+    if gone_after_s:
+        target = replace(capture.header.target, gone_ns=START_NS + int(gone_after_s * 1e9))
+        capture = replace(capture, header=replace(capture.header, target=target))
+    return analyse(capture)
+
+
+def test_what_could_not_be_seen_is_not_called_healthy() -> None:
+    """Where the states of most of the time were refused, the evidence is insufficient."""
+    report = report_of([Step(RUNNING, 2 * MS), Step(UNREADABLE, 30 * MS)])
+
+    assert report.verdict.state == "insufficient"
+    assert "could not be seen" in report.verdict.text
+
+
+def test_stopped_process_is_called_stopped() -> None:
+    """A process that stands still is named, with what lets it go on."""
+    report = report_of([Step(NANOSLEEP, 400 * MS)], state_letter=ord("T"))
+
+    assert report.verdict.state == "unexplained"
+    assert "stopped for 100%" in report.verdict.text
+    assert "kill -CONT 100" in report.verdict.text
+
+
+@pytest.mark.parametrize(("pause_ms", "state"), [(30, "healthy"), (1, "unexplained")])
+def test_large_share_of_nearly_nothing_is_no_verdict(pause_ms: int, state: str) -> None:
+    """0.6 ms of waiting for 0.4 ms of work matters at 500 a second, not at 30."""
+    work = [Step(WAIT_FOR_CPU, 600_000), Step(RUNNING, 400_000)]
+
+    report = report_of([*work, Step(RECV, pause_ms * MS, arg0=5)])
+
+    assert report.verdict.state == state
+
+
+def test_target_that_ended_is_told_and_not_asked_again() -> None:
+    """The verdict says that the target is gone, and no command names its pid."""
+    report = report_of([Step(RECV, 400 * MS, arg0=5)], gone_after_s=5.0)
+
+    assert "ended 5.0 s into the window" in report.verdict.text
+    assert [one for one in next_commands(report) if "--pid" in one] == []
