@@ -43,7 +43,7 @@ def test_stopped_process_is_called_stopped() -> None:
     report = report_of([Step(NANOSLEEP, 400 * MS)], state_letter=ord("T"))
 
     assert report.verdict.state == "unexplained"
-    assert "stopped for 100%" in report.verdict.text
+    assert "stopped for 100 %" in report.verdict.text
     assert "kill -CONT 100" in report.verdict.text
 
 

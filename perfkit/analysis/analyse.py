@@ -12,6 +12,7 @@ from perfkit.analysis.correlate import (
     EXPLAINED_BY,
     ended_after_s,
     give_verdict,
+    is_slight,
     run_rules,
     unexplained_share,
     waste_shares,
@@ -26,6 +27,7 @@ from perfkit.findings import (
     Window,
 )
 from perfkit.model import Capture, Header
+from perfkit.units import to_percent
 
 THROTTLED_FOOTNOTE_RATIO = 0.01
 MISSED_FOOTNOTE_RATIO = 0.2
@@ -119,8 +121,8 @@ def _waste_notes(case: Case, reported: set[str]) -> list[str]:
     notes = []
     for state, share in waste_shares(case):
         explained = EXPLAINED_BY.get(state) in reported
-        if passes_gate(share) and not explained:
-            note = f"{share.value:.0%} of the time is spent {STATE_WORDS[state]}."
+        if passes_gate(share) and not explained and not is_slight(case, share):
+            note = f"{to_percent(share.value)} of the time is spent {STATE_WORDS[state]}."
             notes.append(note + (_other_owners(case) if state is State.RUNNABLE else ""))
     return notes
 
@@ -129,7 +131,7 @@ def _other_owners(case: Case) -> str:
     window_s = case.window_ns / 1e9
     others = [owner for owner in case.owners if owner.role != "service" and owner.pid > 0]
     named = ", ".join(
-        f"{owner.name} ({owner.pid}) {owner.seconds / window_s:.0%}"
+        f"{owner.name} ({owner.pid}) {to_percent(owner.seconds / window_s)}"
         for owner in others[:OWNERS_NAMED]
     )
     return f" Others on the CPUs, of one core: {named}." if named else ""
@@ -143,7 +145,7 @@ def _footnotes(case: Case, reported: set[str]) -> list[str]:
         if quota.throttled_ratio >= THROTTLED_FOOTNOTE_RATIO and share.value <= SHARE_GATE:
             notes.append(
                 f"{quota.path} was throttled in {quota.throttled_count} of {quota.period_count} "
-                f"periods, which took {share.value:.1%} of the busy time."
+                f"periods, which took {to_percent(share.value)} of the busy time."
             )
     notes += _waste_notes(case, reported)
     header = case.aligned.header

@@ -12,6 +12,7 @@ from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
 from perfkit.findings import Finding, Rejection, Skip, Verdict
 from perfkit.model import Header
+from perfkit.units import to_percent
 
 WINDOW_MIN_S = 2.0
 IDLE_IN_FLIGHT = 0.02
@@ -142,8 +143,8 @@ def _unseen(case: Case) -> str:
     if share < UNSEEN_SHARE:
         return ""
     return (
-        f"{share:.0%} of the service's time could not be seen: what was refused, and who may read "
-        "it, stands under Not checked."
+        f"{to_percent(share)} of the service's time could not be seen: what was refused, and who "
+        "may read it, stands under Not checked."
     )
 
 
@@ -167,7 +168,7 @@ def _symptom(case: Case) -> str:
     stopped_share = stopped / max(float(case.timeline.ns.sum()), 1.0)
     if stopped_share >= STOPPED_SHARE:
         return (
-            f"The process was stopped for {stopped_share:.0%} of the window (SIGSTOP or a "
+            f"The process was stopped for {to_percent(stopped_share)} of the window (SIGSTOP or a "
             f"debugger): kill -CONT {case.aligned.header.target.main_pid} lets it go on."
         )
     requests = case.requests
@@ -195,16 +196,16 @@ def _unexplained_waste(case: Case) -> str:
         for state, share in waste_shares(case)
         if share.value > UNEXPLAINED_SHARE
         and share.low > UNEXPLAINED_LOW
-        and not _is_slight(case, share)
+        and not is_slight(case, share)
     ]
     if not loud:
         return ""
     state, share = loud[0]
-    words = STATE_WORDS[state]
-    return f"No cause found: {share.value:.0%} of the time is spent {words}, reason not proven."
+    spent = f"{to_percent(share.value)} of the time is spent {STATE_WORDS[state]}"
+    return f"No cause found: {spent}, reason not proven."
 
 
-def _is_slight(case: Case, share: Share) -> bool:
+def is_slight(case: Case, share: Share) -> bool:
     """Whether a large share of nearly nothing: little at any moment, and little for each answer."""
     lost_ns = share.value * case.ledger.total_ns()
     per_answer_ns = lost_ns / max(case.requests.answer_count, 1.0)

@@ -10,6 +10,7 @@ from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.analysis.throttling import Quota
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
+from perfkit.units import to_percent
 
 THROTTLED_PERIODS_RATIO_MIN = 0.05
 # Where the service itself used less than this share of what its cgroup used, someone else did.
@@ -65,7 +66,7 @@ def _reject(case: Case, quota: Quota | None) -> Rejection:
         "ratio",
         "cpu.stat nr_throttled / nr_periods",
         f"throttled {quota.throttled_count} of {quota.period_count} periods, "
-        f"{case.share(State.THROTTLED).value:.0%} of the busy time",
+        f"{to_percent(case.share(State.THROTTLED).value)} of the busy time",
     )
 
 

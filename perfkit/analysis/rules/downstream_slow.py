@@ -13,6 +13,7 @@ from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
+from perfkit.units import to_percent
 
 # A connect that takes this share of the peer's extra answer time says that the path is slow.
 PATH_SLOW_RATIO = 0.3
@@ -83,7 +84,7 @@ def _reject(case: Case) -> Rejection:
         "x",
         "TCP_INFO ages",
         f"{first.wait_ns / 1e6:.3g} ms, the {first.like_count} others "
-        f"{first.reference_ns / 1e6:.3g} ms; {_share(case, first).value:.0%} of the time",
+        f"{first.reference_ns / 1e6:.3g} ms; {to_percent(_share(case, first).value)} of the time",
     )
 
 

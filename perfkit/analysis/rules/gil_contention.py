@@ -12,6 +12,7 @@ from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
+from perfkit.units import to_percent
 
 # An interpreter whose threads together run less than this much of a core is not short of its lock.
 INTERPRETER_BUSY_MIN = 0.5
@@ -111,8 +112,8 @@ def _reject(case: Case, busy: float) -> Rejection:
         SHARE_GATE,
         "ratio",
         "timed futex waits inside _PyRuntime",
-        f"requests wait {share.value:.0%} of their time for it, "
-        f"the interpreter runs {busy:.0%} of a core",
+        f"requests wait {to_percent(share.value)} of their time for it, "
+        f"the interpreter runs {to_percent(busy)} of a core",
     )
 
 
@@ -143,7 +144,7 @@ def _finding(case: Case, busy: float) -> Finding:
     if named:
         evidence.append(
             Evidence(
-                f"CPU of {holder.name}, which ran during {holder.share:.0%} of the waiting",
+                f"CPU of {holder.name}, which ran during {to_percent(holder.share)} of the waiting",
                 holder.cpu,
                 None,
                 "CPUs",
