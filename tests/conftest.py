@@ -26,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files anew")
 
 
+def pytest_configure() -> None:
+    """Lets Ctrl-C through to the programs under test, also where a shell has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _left_over(threads: set[threading.Thread], children: set[int]) -> list[str]:
     """What lives now and did not live before the test; zombies that we own are reaped first."""
     late = [
