@@ -6,6 +6,7 @@ from msgspec import Struct
 
 FRONTS = "perfkit.demo.fronts"
 FAULTS = "perfkit.demo.faults"
+INSIDE = "perfkit.demo.inside"
 
 
 class ServiceOptions(Struct, frozen=True):

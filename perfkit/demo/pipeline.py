@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from perfkit.demo.hooks import run_hook
 from perfkit.demo.wire import VECTOR_LENGTH
 
 Floats = npt.NDArray[np.float32]
@@ -57,6 +58,7 @@ def tokenise(text: str) -> list[int]:
 
 def parse_query(body: bytes) -> Query:
     """Parses a request. Raises `ValueError` or `KeyError` for anything but what the load sends."""
+    run_hook("handle")
     request = json.loads(body)
     ids: tuple[list[int], ...] = tuple([] for _ in range(SHARD_COUNT))
     for token in tokenise(str(request["text"])):
@@ -93,6 +95,7 @@ def make_user(vectors: list[bytes], row: bytes) -> Floats:
 
 def rank(ranker: Ranker, users: list[Floats]) -> list[list[int]]:
     """Scores all candidates for a batch of users and gives each user's best items."""
+    run_hook("model")
     count = len(ranker.items)
     features = np.empty((len(users) * count, ITEM_LENGTH + VECTOR_LENGTH), dtype=np.float32)
     for index, user in enumerate(users):
@@ -118,4 +121,5 @@ def write_features(path: Path) -> None:
 
 def read_row(descriptor: int, row: int) -> bytes:
     """Reads one row of the features file."""
+    run_hook("disk")
     return os.pread(descriptor, ROW_BYTES, row * ROW_BYTES)

@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from perfkit import discover
-from perfkit.demo import control, hog
-from perfkit.demo.options import FRONTS, ServiceOptions
+from perfkit.demo import control
+from perfkit.demo.options import FRONTS, INSIDE, ServiceOptions
 from perfkit.demo.pipeline import Ranker, make_ranker, rank
 
 BACKLOG_COUNT = 128
@@ -31,11 +31,14 @@ Front = Callable[[Parts, Callable[[], None]], None]
 
 
 def obey(order: dict[str, Any]) -> dict[str, Any]:
-    """Carries out an order of the supervisor: `hog` starts or stops the background thread."""
-    if order["hog"]:
-        return {"hog_tid": hog.start(order["burn_s"], order["pause_s"])}
-    hog.stop()
-    return {"hog_tid": 0}
+    """Carries out an order of the supervisor: starts what `start` names, or stops it."""
+    settings = dict(order)
+    name = settings.pop("start", None)
+    if name is None:
+        discover.load(INSIDE, order["stop"], "stop")()
+        return {}
+    started: dict[str, Any] = discover.load(INSIDE, name, "start")(**settings)
+    return started
 
 
 def main(options: ServiceOptions) -> None:

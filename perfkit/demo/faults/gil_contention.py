@@ -15,12 +15,12 @@ PAUSE_S = 0.001
 def start(world: World, healthy: Healthy) -> Injection:
     """Starts the background thread inside the service."""
     burn_s = BURN_S * strength(world.options, "gil_contention")
-    answer = world.service.order(hog=True, burn_s=burn_s, pause_s=PAUSE_S)
+    answer = world.service.order(start="rebuild_index", burn_s=burn_s, pause_s=PAUSE_S)
 
     def undo() -> None:
         with contextlib.suppress(DemoError):
-            world.service.order(hog=False)
+            world.service.order(stop="rebuild_index")
 
-    tid = str(answer["hog_tid"])
+    tid = str(answer["tid"])
     text = f"thread {tid} rebuilds an index in plain Python, {burn_s * 1000:.1f} ms at a time"
     return Injection(text, "thread", tid, undo)

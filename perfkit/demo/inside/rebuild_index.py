@@ -12,14 +12,14 @@ import time
 _stop = threading.Event()
 
 
-def start(burn_s: float, pause_s: float) -> int:
-    """Starts the thread and gives its kernel id."""
+def start(burn_s: float, pause_s: float) -> dict[str, int]:
+    """Starts the thread and gives its kernel id as `tid`."""
     _stop.clear()
     thread = threading.Thread(
         target=rebuild_index, args=(burn_s, pause_s), name="rebuild-index", daemon=True
     )
     thread.start()
-    return thread.native_id or 0
+    return {"tid": thread.native_id or 0}
 
 
 def stop() -> None:
