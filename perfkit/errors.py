@@ -2,10 +2,12 @@
 
 PerfkitError            exit code 3, nothing could be measured (unless a subclass says otherwise)
   UsageError            exit code 2, the command line is wrong
+  ConfigError           exit code 2, a configuration file is wrong
   CaptureError          exit code 3, bytes that are not a readable capture
   NativeMissing         exit code 3, the C extension is not built
   TargetError           exit code 3, no such process, or it died before the window began
   RunError              exit code 3, a saved run cannot be found, read or written
+  FetchError            exit code 3, another host gave no capture
 Unavailable             not an error: this host lacks a source, or refuses it to us
 
 Only the entry point of the CLI catches PerfkitError; Unavailable is caught by the agent's loop,
@@ -33,6 +35,12 @@ class UsageError(PerfkitError):
     exit_code = 2
 
 
+class ConfigError(PerfkitError):
+    """A configuration file cannot be read, or holds what no setting is."""
+
+    exit_code = 2
+
+
 class CaptureError(PerfkitError):
     """Bytes that are no capture, a damaged one, or one of a later version."""
 
@@ -47,6 +55,10 @@ class TargetError(PerfkitError):
 
 class RunError(PerfkitError):
     """A saved run is missing, ambiguous, unreadable or could not be written."""
+
+
+class FetchError(PerfkitError):
+    """Another host could not be reached, or did not give a whole capture."""
 
 
 class Unavailable(Exception):  # noqa: N818 (not an error)

@@ -15,6 +15,7 @@ FLOOR = (
     "model",
     "units",
     "errors",
+    "config",
     "codec",
     "host",
     "discover",

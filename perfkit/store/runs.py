@@ -15,6 +15,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from perfkit.config import load_config
 from perfkit.errors import RunError
 from perfkit.model import Header
 from perfkit.store.files import DRAFT_PREFIX, read_file, write_draft
@@ -40,7 +41,9 @@ class Run(Struct, frozen=True):
 
 
 def find_folder() -> Path:
-    """Where runs lie: $XDG_STATE_HOME/perfkit/runs, by default below ~/.local/state."""
+    """Where runs lie: as configured, else $XDG_STATE_HOME/perfkit/runs, or below ~/.local/state."""
+    if folder := load_config().get("runs.folder"):
+        return Path(folder).expanduser()
     named = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
         state = named if named.is_absolute() else Path.home() / ".local" / "state"
