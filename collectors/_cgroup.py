@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from perfkit.errors import Unavailable
-from perfkit.host import Host
+from perfkit.host import Host, read_text
 from perfkit.model import Target
 
 CGROUP_LIMIT = 64
@@ -23,6 +23,7 @@ DEPTH_LIMIT = 64
 MOUNT_LIMIT = 4096
 SEARCH_LIMIT = 2048
 UNIFIED = ""
+WEIGHT_DEFAULT = {1: 1024, 2: 100}  # cpu.shares and cpu.weight (Documentation/admin-guide)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -172,6 +173,46 @@ def cpu_chains(host: Host, target: Target) -> tuple[CgroupRef, ...]:
                 depth = len(split_path(name))
                 found[folder] = CgroupRef(len(found), name, version, depth, place == 0, folder)
     return tuple(found.values())
+
+
+class Weights:
+    """How the CPU is shared between the target and others, where their cgroups meet."""
+
+    def __init__(self, host: Host, target: Target) -> None:
+        self._host = host
+        try:
+            self._mounts = read_mounts(host)
+        except Unavailable:
+            self._mounts = ()
+        self._own = find_chain(host, self._mounts, target.main_pid, "cpu")
+
+    def of(self, pid: int) -> tuple[int, int]:
+        """The weights of another process's cgroup and of the target's, below their common one.
+
+        A process that lies in the common cgroup itself competes with the default weight. Missing:
+        -1 for both where they are in the same cgroup, or where it was not told.
+        """
+        other = find_chain(self._host, self._mounts, pid, "cpu")
+        mine = [folder for _, folder, _ in self._own]
+        theirs = [folder for _, folder, _ in other]
+        common = next((folder for folder in theirs if folder in mine), None)
+        if common is None or theirs[0] == mine[0]:
+            return -1, -1
+        version = other[0][2]
+        return _weight_below(theirs, common, version), _weight_below(mine, common, version)
+
+
+def _weight_below(folders: list[Path], common: Path, version: int) -> int:
+    """The weight of the group on the way from `common` down to the leaf `folders[0]`."""
+    place = folders.index(common)
+    if place == 0:
+        return WEIGHT_DEFAULT[version]
+    name = "cpu.weight" if version == 2 else "cpu.shares"
+    try:
+        text = read_text(folders[place - 1] / name, 64).strip()
+    except Unavailable:
+        return -1
+    return int(text) if text.isdecimal() and len(text) < 19 else -1
 
 
 def is_root(ref: CgroupRef) -> bool:

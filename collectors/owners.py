@@ -14,12 +14,14 @@ from perfkit import _native
 from perfkit.collectors._cgroup import (
     UNIFIED,
     Mount,
+    Weights,
     find_chain,
     mount_folder,
     read_cpu_path,
     read_mounts,
     walk,
 )
+from perfkit.collectors._partners import Ends, read_ends, relation_of
 from perfkit.collectors._proc import list_pids, read_cpu_ns, read_stat, read_status
 from perfkit.errors import Unavailable
 from perfkit.host import Host, read_text
@@ -32,6 +34,7 @@ CGROUP_ROW_LIMIT = 512
 CHAIN_READ_LIMIT = 64
 CGROUP_COST_RATIO = 0.005
 OWNER_KEPT_NS = 4_000_000_000
+PARTNERS_KEPT_NS = 3_000_000_000
 LAST_READ_NS = 100_000_000
 OTHERS = "(others)"
 
@@ -48,8 +51,15 @@ OWNERS = TableSchema(
         Column("policy", help="0 other, 1 fifo, 2 rr, 3 batch, 5 idle, 6 deadline; -1 not read"),
         Column("cpus_allowed", type=ColumnType.TEXT),
         Column("role", type=ColumnType.TEXT, help="service, sibling, self, other"),
+        Column("parent_pid"),
+        Column(
+            "relation", type=ColumnType.TEXT, help="client or peer of the service on TCP, or empty"
+        ),
+        Column("weight", help="of its cgroup where it meets the target's; -1 same group, unread"),
+        Column("target_weight", help="of the target's cgroup at that level; -1 as above"),
     ),
-    source="the CPU clock of each process (clock_gettime); /proc/PID/stat, status, cgroup",
+    source="the CPU clock of each process (clock_gettime); /proc/PID/stat, status, cgroup, fd, net;"
+    " cpu.weight (v2), cpu.shares (v1)",
     help="Processes with at least 1 % of a core in an interval, at most 64; the rest summed.",
 )
 CGROUP_USAGE = TableSchema(
@@ -111,6 +121,10 @@ class _Owner(Struct, frozen=True):
     policy: int = -1
     cpus_allowed: str = ""
     role: str = "other"
+    parent_pid: int = -1
+    relation: str = ""
+    weight: int = -1
+    target_weight: int = -1
     read_ns: int = 0
 
 
@@ -127,6 +141,9 @@ class _Session:
         self._usage_due_ns = self._usage_read_ns = 0
         self._mount = find_usage_mount(host)
         self._ancestors = find_ancestors(host, target)
+        self._target = target
+        self._weights = Weights(host, target)
+        self._ends, self._ends_read_ns = Ends(), -PARTNERS_KEPT_NS
 
     def poll(self) -> Iterator[Item]:
         yield from self._poll_owners()
@@ -153,29 +170,46 @@ class _Session:
         for pid in chosen:
             yield self._to_row(pid, t_ns, interval_ns, deltas[pid])
         rest_ns = sum(deltas.values()) - sum(deltas[pid] for pid in chosen)
-        yield Row(OWNERS.name, (t_ns, interval_ns, 0, OTHERS, "", rest_ns, 0, -1, "", "other"))
+        rest = (OTHERS, "", rest_ns, 0, -1, "", "other", -1, "", -1, -1)
+        yield Row(OWNERS.name, (t_ns, interval_ns, 0, *rest))
 
     def _to_row(self, pid: int, t_ns: int, interval_ns: int, run_ns: int) -> Row:
         owner = self._owners.get(pid)
         if owner is None or t_ns - owner.read_ns > OWNER_KEPT_NS:
             owner = self._owners[pid] = self._read_owner(pid, t_ns)
         values = (owner.name, owner.cgroup, run_ns, owner.nice, owner.policy, owner.cpus_allowed)
-        return Row(OWNERS.name, (t_ns, interval_ns, pid, *values, owner.role))
+        place = (owner.role, owner.parent_pid, owner.relation, owner.weight, owner.target_weight)
+        return Row(OWNERS.name, (t_ns, interval_ns, pid, *values, *place))
 
     def _read_owner(self, pid: int, t_ns: int) -> _Owner:
         try:
             stat = read_stat(self._host, pid)
         except Unavailable:
             return _Owner()  # it went since its clock was read; its time counts all the same
+        role = self._role_of(pid, stat.parent_pid)
+        is_stranger = role in ("sibling", "other")
+        before = self._owners.get(pid, _Owner()).relation
+        weight, target_weight = self._weights.of(pid) if is_stranger else (-1, -1)
         return _Owner(
             name=stat.name,
             cgroup=read_cpu_path(self._host, pid),
             nice=stat.nice,
             policy=stat.policy,
             cpus_allowed=read_status(self._host, pid).get("Cpus_allowed_list", ""),
-            role=self._role_of(pid, stat.parent_pid),
+            role=role,
+            parent_pid=stat.parent_pid,
+            relation=before or (self._relation_of(pid, t_ns) if is_stranger else ""),
+            weight=weight,
+            target_weight=target_weight,
             read_ns=t_ns,
         )
+
+    def _relation_of(self, pid: int, t_ns: int) -> str:
+        if self._target.kind == "host":
+            return ""
+        if t_ns - self._ends_read_ns >= PARTNERS_KEPT_NS:
+            self._ends, self._ends_read_ns = read_ends(self._host, self._target), t_ns
+        return relation_of(self._host, pid, self._ends)
 
     def _role_of(self, pid: int, parent_pid: int) -> str:
         if os.getpid() in (pid, parent_pid):

@@ -1,0 +1,93 @@
+"""Which processes of this host talk to the service over TCP: its clients, and the peers it asks.
+
+What they burn comes with the service's own load, so it must be told from what a stranger burns. A
+socket of the service and its other end name each other's addresses in one TCP table.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from perfkit import _native
+from perfkit.errors import Unavailable
+from perfkit.host import Host
+from perfkit.model import Target
+
+TABLE_LIMIT_BYTES = 4 << 20
+DESCRIPTOR_LIMIT = 16_384
+PROCESS_LIMIT = 64
+LISTEN = "0A"
+_MAPPED = "0000000000000000FFFF0000"  # ::ffff:0:0/96, IPv4 within IPv6, as the kernel prints it
+
+
+class TcpRow(Struct, frozen=True):
+    """One socket of a TCP table; addresses as the kernel prints them, IPv4 always in short."""
+
+    local: str
+    remote: str
+    state: str
+    inode: int
+
+
+class Ends(Struct, frozen=True):
+    """The inodes of the other ends of the service's connections, by what they are to it."""
+
+    clients: frozenset[int] = frozenset()
+    peers: frozenset[int] = frozenset()
+
+
+def parse_rows(text: str) -> list[TcpRow]:
+    """Reads a tcp or tcp6 table; lines that are no sockets are left out."""
+    rows = []
+    for line in text.splitlines()[1:]:
+        fields = line.split(None, 10)
+        if len(fields) > 9 and fields[9].isdecimal():
+            local, remote = (field.replace(_MAPPED, "") for field in fields[1:3])
+            rows.append(TcpRow(local, remote, fields[3], int(fields[9])))
+    return rows
+
+
+def find_ends(rows: list[TcpRow], own: frozenset[int]) -> Ends:
+    """The other ends of the sockets `own` (inodes) within one table."""
+    heard = {row.local.rpartition(":")[2] for row in rows if row.state == LISTEN}
+    mine = {(row.local, row.remote) for row in rows if row.inode in own}
+    others = [row for row in rows if row.inode and (row.remote, row.local) in mine]
+    is_client = [row.remote.rpartition(":")[2] in heard for row in others]
+    pairs = list(zip(others, is_client, strict=True))
+    return Ends(
+        frozenset(row.inode for row, asks in pairs if asks),
+        frozenset(row.inode for row, asks in pairs if not asks),
+    )
+
+
+def read_ends(host: Host, target: Target) -> Ends:
+    """Reads the tables of the service's network namespace; empty where they are refused."""
+    rows: list[TcpRow] = []
+    for name in ("tcp", "tcp6"):
+        try:
+            rows += parse_rows(host.read_proc(f"{target.main_pid}/net/{name}", TABLE_LIMIT_BYTES))
+        except Unavailable:
+            continue
+    pids = [process.pid for process in target.processes[:PROCESS_LIMIT]]
+    own = frozenset[int]().union(*(read_inodes(host, pid) for pid in pids))
+    return find_ends(rows, own)
+
+
+def read_inodes(host: Host, pid: int) -> frozenset[int]:
+    """The inodes of a process's sockets; empty where it is gone or refused."""
+    try:
+        links = _native.list_fds(str(host.proc), pid, DESCRIPTOR_LIMIT)
+    except OSError:
+        return frozenset()
+    inodes = (link[8:-1] for _, link in links if link.startswith("socket:["))
+    return frozenset(int(inode) for inode in inodes if inode.isdecimal())
+
+
+def relation_of(host: Host, pid: int, ends: Ends) -> str:
+    """What a process is to the service: `client`, `peer`, or "" for a stranger."""
+    if not ends.clients and not ends.peers:
+        return ""
+    held = read_inodes(host, pid)
+    if held & ends.clients:
+        return "client"
+    return "peer" if held & ends.peers else ""
