@@ -121,6 +121,7 @@ class TargetSummary(Struct, frozen=True):
     """What was looked at, in the words of the report.
 
     Missing: `ended_after_s` (seconds into the window) is None where the target lived on.
+    `reached_as` is how a command names the host, "." for the one that recorded itself.
     """
 
     kind: str
@@ -130,6 +131,7 @@ class TargetSummary(Struct, frozen=True):
     listening: tuple[str, ...]
     chosen_by: str
     ended_after_s: float | None = None
+    reached_as: str = "."
 
 
 class CostSummary(Struct, frozen=True):

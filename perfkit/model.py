@@ -7,6 +7,7 @@ unless the column says otherwise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -14,6 +15,9 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 SCHEMA_VERSION = 1
+# Names of other hosts, as ssh takes them ([user@]name, ssh://...). No shell reads anything into
+# them, here or there, and none is an option.
+HOST_NAME_PATTERN = r"(ssh://)?[A-Za-z0-9_\[:][A-Za-z0-9_.:@%+\[\]-]{0,254}"
 
 
 class Kind(StrEnum):
@@ -186,7 +190,10 @@ class Cost(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """Everything about a capture but its tables."""
+    """Everything about a capture but its tables.
+
+    `reached_as` is the name by which the host was reached, "" where it recorded itself.
+    """
 
     schema_version: int
     perfkit_version: str
@@ -199,6 +206,13 @@ class Header(Struct, frozen=True):
     statuses: tuple[Status, ...] = ()
     rates: tuple[Rate, ...] = ()
     interrupted: str = ""
+    reached_as: str = ""
+
+
+def word_place(header: Header) -> str:
+    """How a command names the host of a capture; "." where it recorded itself, or for nonsense."""
+    is_name = re.fullmatch(HOST_NAME_PATTERN, header.reached_as)
+    return header.reached_as if is_name else "."
 
 
 class Capture(Struct, frozen=True):

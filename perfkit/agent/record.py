@@ -26,7 +26,10 @@ _NATIVE_FIX = (
 
 
 class RecordOptions(Struct, frozen=True):
-    """What to record. `collectors` names those wanted, empty means all."""
+    """What to record. `collectors` names those wanted, empty means all.
+
+    `reached_as` is the name by which whoever asked reaches this host, "" for the host itself.
+    """
 
     host: Host = Host()
     pid: int | None = None
@@ -36,6 +39,7 @@ class RecordOptions(Struct, frozen=True):
     collectors: tuple[str, ...] = ()
     stop: threading.Event | None = None
     progress: Callable[[Progress], None] | None = None
+    reached_as: str = ""
 
 
 def record(options: RecordOptions) -> bytes:
@@ -111,6 +115,7 @@ def to_capture(options: RecordOptions, target: Target, recording: Recording) -> 
         statuses=recording.statuses,
         rates=recording.rates,
         interrupted=recording.interrupted,
+        reached_as=options.reached_as,
     )
     return Capture(header, recording.tables, recording.strings)
 

@@ -26,7 +26,7 @@ from perfkit.findings import (
     TargetSummary,
     Window,
 )
-from perfkit.model import Capture, Header
+from perfkit.model import Capture, Header, word_place
 from perfkit.units import to_percent
 
 THROTTLED_FOOTNOTE_RATIO = 0.01
@@ -34,9 +34,15 @@ MISSED_FOOTNOTE_RATIO = 0.2
 OWNERS_NAMED = 3
 
 
-def analyse(capture: Capture, references: tuple[Capture, ...] = ()) -> Report:
-    """Diagnoses a capture. Equal captures give equal reports."""
-    case = build_case(capture)
+def analyse(
+    capture: Capture, references: tuple[Capture, ...] = (), *, said_slow: bool = False
+) -> Report:
+    """Diagnoses a capture. Equal captures give equal reports.
+
+    `said_slow` is the user's word that the service is slow: without any other cause, the largest
+    part of a request that may be useful becomes one.
+    """
+    case = build_case(capture, said_slow=said_slow)
     rules = list(discover.load_all("perfkit.analysis.rules", "RULE").values())
     findings, rejections, skips = run_rules(case, rules)
     skips = [*_refused(capture.header), *skips]
@@ -79,6 +85,7 @@ def _target(header: Header) -> TargetSummary:
         listening=target.listening,
         chosen_by=target.chosen_by,
         ended_after_s=ended_after_s(header),
+        reached_as=word_place(header),
     )
 
 
@@ -120,7 +127,7 @@ def _waste_notes(case: Case, reported: set[str]) -> list[str]:
     """Waste that no reported cause explains; for a wait for a CPU, who else was on them."""
     notes = []
     for state, share in waste_shares(case):
-        explained = EXPLAINED_BY.get(state) in reported
+        explained = bool(EXPLAINED_BY.get(state, frozenset()) & reported)
         if passes_gate(share) and not explained and not is_slight(case, share):
             note = f"{to_percent(share.value)} of the time is spent {STATE_WORDS[state]}."
             notes.append(note + (_other_owners(case) if state is State.RUNNABLE else ""))

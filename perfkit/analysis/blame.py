@@ -1,4 +1,4 @@
-"""Who held it: the interpreter lock, another thread's answer, the CPU. Computed once for all rules.
+"""Who held it: the interpreter lock, another thread's answer. Computed once for all rules.
 
 A wait is charged to what its holder did meanwhile, down to the deepest proven link: a GIL wait
 while the holder is throttled is throttling; a hand-off is what the other thread did.
@@ -17,8 +17,6 @@ from perfkit.analysis.timeline import Timeline
 
 # At most so many candidates are named for the waits of one process in one slot: the largest.
 CANDIDATE_LIMIT = 8
-# A background thread below this much of a core holds up nobody.
-BACKGROUND_CPU_MIN = 0.1
 _NOT_WORKING = IDLE_STATES | {State.HANDOFF_WAIT, State.FUTEX, State.TIMER_WAIT, State.UNKNOWN}
 
 
@@ -150,47 +148,3 @@ def cpu_seconds(timeline: Timeline) -> Reals:
     running = timeline.states() == State.ON_CPU
     seconds = timeline.ns[running] / 1e9
     return sum_by(timeline.thread[running], seconds, len(timeline.threads))
-
-
-def charge_cpu(
-    timeline: Timeline, aligned: Aligned, serving: Masks, names: dict[tuple[int, int], str]
-) -> Timeline:
-    """Charges waits for a CPU to the service's busiest background thread, by its part in what ran.
-
-    In each slot that is its CPU time over that of all threads of the service and of everybody else
-    on the host (`owners`). The rest of the wait stays without a culprit.
-    """
-    seconds = np.where(serving, 0.0, cpu_seconds(timeline))
-    window_s = float(timeline.axis.slot_ns.sum()) / 1e9
-    if not len(seconds) or seconds.max() < BACKGROUND_CPU_MIN * window_s:
-        return timeline
-    thread = int(np.argmax(seconds))
-    count = timeline.axis.slot_count
-    running = timeline.states() == State.ON_CPU
-    own = sum_by(timeline.slot[running], timeline.ns[running], count)
-    mine = running & (timeline.thread == thread)
-    its = sum_by(timeline.slot[mine], timeline.ns[mine], count)
-    ratio = its / np.maximum(own + _foreign_ns(aligned), 1.0)
-    waits = (timeline.states() == State.RUNNABLE) & (timeline.thread != thread)
-    label = Label(State.RUNNABLE, name_thread(timeline.threads[thread], names))
-    charged = timeline.ns[waits] * np.minimum(ratio, 1.0)[timeline.slot[waits]]
-    rest = timeline.ns.copy()
-    rest[waits] -= charged
-    number = np.full(len(charged), len(timeline.labels), dtype=np.int64)
-    return replace(
-        timeline,
-        labels=(*timeline.labels, label),
-        thread=np.concatenate([timeline.thread, timeline.thread[waits]]),
-        slot=np.concatenate([timeline.slot, timeline.slot[waits]]),
-        label=np.concatenate([timeline.label, number]),
-        ns=np.concatenate([rest, charged]),
-    )
-
-
-def _foreign_ns(aligned: Aligned) -> Reals:
-    """CPU time of everybody but the service, per slot."""
-    table = aligned.table("owners").sorted_by("t_ns", "pid", "run_ns")
-    table = table.where(np.array([role != "service" for role in table.text("role")], dtype=bool))
-    end = table.integers("t_ns")
-    begin = end - np.maximum(table.integers("interval_ns"), 1)
-    return aligned.axis.spread_counts(begin, end, np.maximum(table.integers("run_ns"), 0) * 1.0)

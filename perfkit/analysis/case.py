@@ -8,7 +8,6 @@ from functools import cached_property
 from perfkit.analysis.align import Aligned, align
 from perfkit.analysis.blame import (
     CpuOwner,
-    charge_cpu,
     charge_gil,
     charge_handoffs,
     cpu_owners,
@@ -16,6 +15,7 @@ from perfkit.analysis.blame import (
 )
 from perfkit.analysis.columns import Masks, Reals
 from perfkit.analysis.compare import PeerComparison, compare_peers
+from perfkit.analysis.contention import CpuHolder, charge_cpu
 from perfkit.analysis.endpoints import read_endpoints
 from perfkit.analysis.futexes import resolve_futexes
 from perfkit.analysis.intervals import Share, share_of_blocks
@@ -29,6 +29,7 @@ from perfkit.model import Capture
 
 UNDETERMINED_SHARE_MAX = 0.3
 IN_FLIGHT_MIN = 0.02
+USEFUL_STATES = (State.ON_CPU, State.PEER_WAIT, State.DISK_WAIT, State.TIMER_WAIT, State.SEND_WAIT)
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,16 @@ class Case:
     requests_ledger: Ledger
     serving: frozenset[tuple[int, int]]
     owners: tuple[CpuOwner, ...]
+    holders: tuple[CpuHolder, ...]
     peers: tuple[PeerComparison, ...]
     thread_names: dict[tuple[int, int], str]
     thread_cpu_seconds: Reals
+    said_slow: bool = False
+
+    @property
+    def largest_useful(self) -> State:
+        """The state that may be useful work in which the ledger to judge by has most time."""
+        return max(USEFUL_STATES, key=lambda state: (self.ledger.share(state), -state))
 
     @property
     def counts_requests(self) -> bool:
@@ -90,8 +98,11 @@ class Case:
         return share_of_blocks(self.ledger.block_ns(rows) * factor, self.whole_blocks)
 
 
-def build_case(capture: Capture) -> Case:
-    """Accounts for a capture: states, requests, ledgers, blame."""
+def build_case(capture: Capture, *, said_slow: bool = False) -> Case:
+    """Accounts for a capture: states, requests, ledgers, blame.
+
+    `said_slow`: the user knows that it is slow, so the largest useful part may be a finding.
+    """
     aligned = align(capture)
     endpoints = read_endpoints(aligned)
     throttling = read_throttling(aligned)
@@ -100,7 +111,7 @@ def build_case(capture: Capture) -> Case:
     raw = build_timeline(aligned, endpoints, throttling)
     resolved = resolve_futexes(charge_gil(raw, names), requests)
     serving = serving_threads(resolved, has_requests=requests.counted)
-    resolved = charge_cpu(resolved, aligned, serving, names)
+    resolved, holders = charge_cpu(resolved, aligned, serving, names)
     threads = thread_ledger(resolved, serving)
     charged = thread_ledger(charge_handoffs(resolved), serving)
     return Case(
@@ -112,9 +123,11 @@ def build_case(capture: Capture) -> Case:
         requests_ledger=request_ledger(threads, requests, idle_ratio(resolved, serving)),
         serving=frozenset(_chosen(resolved, serving)),
         owners=cpu_owners(aligned),
+        holders=holders,
         peers=compare_peers(requests.peers, aligned.axis),
         thread_names=names,
         thread_cpu_seconds=cpu_seconds(resolved),
+        said_slow=said_slow,
     )
 
 

@@ -1,4 +1,5 @@
-"""What to compare with: like peers of the same moment; and the gate that keeps silence.
+"""What to compare with: like peers of the same moment, or a peer's own fast seconds of the same
+window; and the gate that keeps silence.
 
 Without any reference only states that are never useful work count (waste); a useful but large
 state is composition, not a fault, unless one of several alike stands out.
@@ -7,10 +8,12 @@ state is composition, not a fault, unless one of several alike stands out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from perfkit.analysis.align import Axis
+from perfkit.analysis.columns import Reals
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.requests import Peer
 
@@ -19,16 +22,26 @@ SHARE_LOW_GATE = 0.08
 LIKE_CALLS_RATIO = 4.0
 STANDS_OUT_RATIO = 2.0
 WAIT_FLOOR_NS = 500_000.0
+# Own past: spans of a second, so many of them at least, and how many must be fast, and be slow.
+SPAN_SLOTS = 20
+SPANS_MIN = 5
+SPANS_EACH_MIN = 2
+ANSWERS_PER_SPAN_MIN = 5.0
 
 
 @dataclass(frozen=True)
 class PeerComparison:
-    """One peer held against its like: mean wait per answer, and what the others' median is."""
+    """One peer held against its like, or itself: mean wait per answer, and what is usual.
+
+    `reference_ns` is the median of the others (`like`), its own wait in the fast seconds of the
+    window (`past`), or nothing (`none`).
+    """
 
     peer: Peer
     wait_ns: float
     reference_ns: float
     like_count: int
+    against: Literal["like", "past", "none"] = "like"
 
     @property
     def ratio(self) -> float:
@@ -42,8 +55,10 @@ class PeerComparison:
 
     @property
     def stands_out(self) -> bool:
-        """Whether it is slow by a factor that noise among like peers does not reach."""
-        return self.like_count > 0 and self.ratio >= STANDS_OUT_RATIO
+        """Whether it is slow by a factor that noise does not reach; `past` has seen to that."""
+        if self.against == "past":
+            return True
+        return self.against != "none" and self.ratio >= STANDS_OUT_RATIO
 
 
 def passes_gate(share: Share) -> bool:
@@ -52,18 +67,53 @@ def passes_gate(share: Share) -> bool:
 
 
 def compare_peers(peers: tuple[Peer, ...], axis: Axis) -> tuple[PeerComparison, ...]:
-    """Compares every peer with those that are asked about as often, slowest first."""
-    compared = []
-    for peer in peers:
-        waits = [
-            other.wait_per_answer_ns(axis)
-            for other in peers
-            if other is not peer and _alike(peer, other)
-        ]
-        reference = float(np.median(waits)) if waits else 0.0
-        wait = peer.wait_per_answer_ns(axis)
-        compared.append(PeerComparison(peer, wait, reference, len(waits)))
+    """Compares every peer with those that are asked about as often, slowest first.
+
+    One that does not stand out among these, or has none like it, is held against its own past.
+    """
+    compared = [_compare(peer, peers, axis) for peer in peers]
     return tuple(sorted(compared, key=lambda one: (-one.ratio, one.peer.name)))
+
+
+def _compare(peer: Peer, peers: tuple[Peer, ...], axis: Axis) -> PeerComparison:
+    waits = [
+        other.wait_per_answer_ns(axis)
+        for other in peers
+        if other is not peer and _alike(peer, other)
+    ]
+    wait = peer.wait_per_answer_ns(axis)
+    reference = float(np.median(waits)) if waits else 0.0
+    alike = PeerComparison(peer, wait, reference, len(waits), "like" if waits else "none")
+    past_ns = fast_wait_ns(peer, axis)
+    if alike.stands_out or past_ns is None:
+        return alike
+    return PeerComparison(peer, wait, past_ns, len(waits), "past")
+
+
+def fast_wait_ns(peer: Peer, axis: Axis) -> float | None:
+    """A peer's wait per answer in the fast part of the window; None where there are no two parts.
+
+    The window is cut where the seconds before and after differ most; each part has two seconds or
+    more, and the slowest second of the fast part is quicker than the quickest of the slow part.
+    """
+    waited = _by_span(peer.pending * axis.slot_ns)
+    answered = _by_span(peer.answers)
+    known = answered >= ANSWERS_PER_SPAN_MIN
+    if known.sum() < SPANS_MIN:
+        return None
+    waits = waited[known] / answered[known]
+    cuts = range(SPANS_EACH_MIN, len(waits) - SPANS_EACH_MIN + 1)
+    best = max(cuts, key=lambda cut: abs(waits[:cut].mean() - waits[cut:].mean()))
+    fast, slow = sorted((waits[:best], waits[best:]), key=lambda part: float(part.mean()))
+    is_apart = float(fast.max()) < float(slow.min())
+    is_slower = float(slow.mean()) >= STANDS_OUT_RATIO * max(float(fast.mean()), WAIT_FLOOR_NS)
+    return float(fast.mean()) if is_apart and is_slower else None
+
+
+def _by_span(values: Reals) -> Reals:
+    """Sums of whole seconds; a part at the end is left out."""
+    count = len(values) // SPAN_SLOTS
+    return np.asarray(values[: count * SPAN_SLOTS].reshape(count, SPAN_SLOTS).sum(axis=1))
 
 
 def _alike(peer: Peer, other: Peer) -> bool:

@@ -27,8 +27,27 @@ LOST_PER_ANSWER_NS = 5e6
 # Above this share of its time not seen, or stopped, nothing else can be said of a service.
 UNSEEN_SHARE = 0.5
 STOPPED_SHARE = 0.5
-# The cause that, once reported, accounts for a state.
-EXPLAINED_BY = {State.THROTTLED: "cpu_throttled", State.GIL_WAIT: "gil_contention"}
+# The causes of which any, once reported, accounts for a state.
+_CPU_CAUSES = frozenset(
+    {
+        "busy_poll_thread",
+        "cpu_affinity",
+        "cpu_contention_neighbour",
+        "cpu_priority_low",
+        "cpu_weight_low",
+        "host_cpu_saturated",
+        "load_saturation",
+        "sibling_cpu",
+        "thread_oversubscription",
+    }
+)
+EXPLAINED_BY = {
+    State.THROTTLED: frozenset({"cpu_throttled", "sibling_cpu", "busy_poll_thread"}),
+    State.GIL_WAIT: frozenset({"gil_contention", "hot_function"}),
+    State.LOCK_WAIT: frozenset({"lock_contention"}),
+    State.RUNNABLE: _CPU_CAUSES,
+}
+_NOTHING = frozenset[str]()
 
 
 class RuleLike(Protocol):
@@ -103,7 +122,9 @@ def unexplained_share(case: Case, findings: list[Finding]) -> float:
     reported = {finding.id for finding in findings}
     states = [*sorted(WASTE_STATES), State.QUEUE_WAIT, State.UNSEEN_WAIT, State.UNKNOWN]
     return sum(
-        case.ledger.share(state) for state in states if EXPLAINED_BY.get(state) not in reported
+        case.ledger.share(state)
+        for state in states
+        if not EXPLAINED_BY.get(state, _NOTHING) & reported
     )
 
 

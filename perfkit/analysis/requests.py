@@ -52,6 +52,7 @@ class Peer:
     out_of_order: int
     rwnd_limited_us: int
     segment_count: int
+    answers: Reals
 
     def wait_per_answer_ns(self, axis: Axis) -> float:
         """Mean time for which one question to this peer was pending; no answers: the whole wait."""
@@ -241,10 +242,12 @@ def _to_peer(axis: Axis, name: str, frame: Frame, rows: Exchanges, waiting: Mask
         grown(rows.socket, frame.integers(metric))
         for metric in ("retransmits", "out_of_order", "rwnd_limited_us")
     )
+    arrivals = _arrivals(axis, rows)
     return Peer(
         name=name,
         pending=_mean(axis, rows, waiting),
-        answer_count=float(_arrivals(axis, rows).sum()),
+        answers=arrivals,
+        answer_count=float(arrivals.sum()),
         poll_count=int(frame.integers("tick_count")[waiting].sum()),
         rtt_us=_median(frame.integers("rtt_us")),
         min_rtt_us=_median(frame.integers("min_rtt_us")),

@@ -112,6 +112,14 @@ def set_quota(group: Group, quota_us: int) -> None:
     (group.folder / "cpu.cfs_quota_us").write_text(str(quota_us))
 
 
+def set_weight(group: Group, ratio: float) -> None:
+    """Gives a group `ratio` times the default weight."""
+    if group.version == 2:
+        (group.folder / "cpu.weight").write_text(str(max(1, int(100 * ratio))))
+    else:
+        (group.folder / "cpu.shares").write_text(str(max(2, int(1024 * ratio))))
+
+
 def enter(group: Group, pid: int) -> None:
     """Moves a process, with all its threads, into a group."""
     (group.folder / "cgroup.procs").write_text(str(pid))

@@ -13,6 +13,7 @@ from perfkit.analysis.case import Case
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Family, Finding, Rejection, Severity
+from perfkit.model import word_place
 
 CRITICAL_SHARE = 0.4
 
@@ -62,6 +63,7 @@ def make_finding(
     fix: str = "",
 ) -> Finding:
     """A finding of this rule, with its share of the ledger to judge by."""
+    header = case.aligned.header
     return Finding(
         id=rule.id,
         family=rule.family,
@@ -78,5 +80,5 @@ def make_finding(
         against=against,
         tie_with=tie_with,
         fix=fix or rule.fix,
-        verify=f"perfkit diagnose . --pid {case.aligned.header.target.main_pid}",
+        verify=f"perfkit diagnose {word_place(header)} --pid {header.target.main_pid}",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from perfkit.analysis.case import Case
-from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.compare import passes_gate
+from perfkit.analysis.rules._cpu import OWN_USE_RATIO_MIN, taker_of_quota
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.analysis.throttling import Quota
@@ -13,8 +14,6 @@ from perfkit.findings import Culprit, Evidence, Finding, Rejection
 from perfkit.units import to_percent
 
 THROTTLED_PERIODS_RATIO_MIN = 0.05
-# Where the service itself used less than this share of what its cgroup used, someone else did.
-OWN_USE_RATIO_MIN = 0.5
 
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
@@ -25,18 +24,20 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     if quota is None or not stopped or not passes_gate(share):
         yield _reject(case, quota)
         return
-    yield _finding(case, quota)
-    runnable = case.share(State.RUNNABLE)
-    if not passes_gate(runnable):
-        yield Rejection(
-            "cpu_contention_neighbour",
-            "share of time runnable outside throttled spans",
-            runnable.value,
-            SHARE_GATE,
-            "ratio",
-            "schedstat run_delay, cpu.stat",
-            "its threads wait for the quota, not for a CPU that others hold",
-        )
+    taker = taker_of_quota(case, quota)
+    if taker is None:
+        yield _finding(case, quota)
+        return
+    own_s = float(case.thread_cpu_seconds.sum())
+    yield Rejection(
+        RULE.id,
+        "the service's part of the CPU time in its quota",
+        own_s / max(own_s + taker.seconds, 1e-9),
+        OWN_USE_RATIO_MIN,
+        "ratio",
+        f"CPU clocks, {quota.path}",
+        f"{taker.name} uses up the quota",
+    )
 
 
 def _most_throttled(case: Case) -> Quota | None:
@@ -74,7 +75,6 @@ def _finding(case: Case, quota: Quota) -> Finding:
     share = case.share(State.THROTTLED)
     window_s = case.window_ns / 1e9
     own_s = float(case.thread_cpu_seconds.sum())
-    used_s = _cgroup_seconds(case, quota.path)
     evidence = (
         Evidence(
             "periods throttled",
@@ -93,42 +93,16 @@ def _finding(case: Case, quota: Quota) -> Finding:
         Evidence("CPUs allowed", quota.cpu_limit, None, "CPUs", "cpu quota / period"),
         Evidence("CPUs used by the service", own_s / window_s, None, "CPUs", "schedstat"),
     )
-    against: tuple[Evidence, ...] = ()
-    blamed_elsewhere = used_s is not None and own_s < OWN_USE_RATIO_MIN * used_s
-    if used_s is not None and blamed_elsewhere:
-        against = (
-            Evidence(
-                "CPUs used by other processes of the cgroup",
-                (used_s - own_s) / window_s,
-                0.0,
-                "CPUs",
-                f"cgroup usage {quota.path}",
-            ),
-        )
     strength = 0.75 + 0.2 * min(1.0, quota.throttled_ratio / 0.3)
     return make_finding(
         case,
         RULE,
         title=f"The CPU quota of {quota.path} stops the service",
         share=share,
-        confidence=strength * (0.6 if blamed_elsewhere else 1.0),
+        confidence=strength,
         culprit=Culprit("cgroup", quota.path),
         evidence=evidence,
-        against=against,
     )
-
-
-def _cgroup_seconds(case: Case, path: str) -> float | None:
-    """CPU seconds that all of the cgroup used in the window; None where usage was not read."""
-    usage = case.aligned.table("cgroup_usage").sorted_by("t_ns")
-    values = [
-        value
-        for name, value in zip(
-            usage.text("cgroup"), usage.integers("usage_ns").tolist(), strict=True
-        )
-        if name == path
-    ]
-    return (values[-1] - values[0]) / 1e9 if len(values) > 1 else None
 
 
 RULE = Rule(

@@ -54,17 +54,27 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
 
 
 def _share(case: Case, compared: PeerComparison) -> Share:
-    """The peer's share of the ledger beyond what its like take."""
+    """The peer's share of the ledger beyond what its like take, or it took before."""
+    if case.said_slow and not compared.stands_out:
+        return _whole_share(case, compared)
     return case.share(State.PEER_WAIT, compared.peer.name, compared.excess_ratio)
 
 
 def _suspect(case: Case) -> PeerComparison | None:
     standing = [one for one in case.peers if one.stands_out and passes_gate(_share(case, one))]
+    if not standing and case.said_slow and case.largest_useful is State.PEER_WAIT:
+        standing = [one for one in case.peers if passes_gate(_whole_share(case, one))]
+        return max(standing, key=lambda one: _whole_share(case, one).value, default=None)
     return max(standing, key=lambda one: _share(case, one).value, default=None)
 
 
+def _whole_share(case: Case, compared: PeerComparison) -> Share:
+    """All that is waited for this peer: what counts when the user knows that it is slow."""
+    return case.share(State.PEER_WAIT, compared.peer.name)
+
+
 def _reject(case: Case) -> Rejection:
-    first = next((one for one in case.peers if one.like_count > 0), None)
+    first = next((one for one in case.peers if one.against != "none"), None)
     if first is None:
         share = case.ledger.share(State.PEER_WAIT)
         return Rejection(
@@ -83,7 +93,7 @@ def _reject(case: Case) -> Rejection:
         STANDS_OUT_RATIO,
         "x",
         "TCP_INFO ages",
-        f"{first.wait_ns / 1e6:.3g} ms, the {first.like_count} others "
+        f"{first.wait_ns / 1e6:.3g} ms, usual are "
         f"{first.reference_ns / 1e6:.3g} ms; {to_percent(_share(case, first).value)} of the time",
     )
 
@@ -155,6 +165,21 @@ def _reject_slow_path(compared: PeerComparison, path: _Path) -> Rejection:
     )
 
 
+def _reference_words(compared: PeerComparison) -> str:
+    if compared.stands_out and compared.against == "past":
+        return "its own fast seconds of this window"
+    if compared.stands_out:
+        return f"the median of {compared.like_count} like peers"
+    return "nothing: it is the largest part of a request, which is said to be slow"
+
+
+def _title(compared: PeerComparison) -> str:
+    if not compared.stands_out:
+        return f"{compared.peer.name} is what requests wait for most"
+    usual = "its like" if compared.against == "like" else "what it took before"
+    return f"{compared.peer.name} answers late, x{compared.ratio:.1f} of {usual}"
+
+
 def _finding(
     case: Case, compared: PeerComparison, path: _Path, tie_with: tuple[str, ...]
 ) -> Finding:
@@ -165,7 +190,7 @@ def _finding(
             compared.wait_ns / 1e6,
             compared.reference_ns / 1e6,
             "ms",
-            f"TCP_INFO ages, against the median of {compared.like_count} like peers",
+            f"TCP_INFO ages, against {_reference_words(compared)}",
         ),
         Evidence("answers in the window", peer.answer_count, None, "", "TCP_INFO segments"),
     ]
@@ -183,7 +208,7 @@ def _finding(
     return make_finding(
         case,
         RULE,
-        title=f"{peer.name} answers late, x{compared.ratio:.1f} of its like",
+        title=_title(compared),
         share=_share(case, compared),
         confidence=confidence,
         culprit=Culprit("peer", peer.name),
