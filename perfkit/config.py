@@ -131,6 +131,9 @@ def read_file(path: Path) -> tuple[list[str], list[Setting], list[HostSetting]]:
     except (FileNotFoundError, NotADirectoryError):
         return [], [], []
     except OSError as error:
+        if not os.access(path.parent, os.X_OK):
+            # Somebody else's home, as `sudo -u` leaves it: whether there is a file is unknown.
+            return [], [], []
         return [f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"], [], []
     if len(raw) > FILE_LIMIT_BYTES:
         return [f"{path}: is over the limit of {FILE_LIMIT_BYTES} bytes"], [], []
@@ -171,11 +174,15 @@ def _walk(content: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
         elif name != HOSTS:
             yield from ((None, f"{name}.{key}", value) for key, value in section.items())
         else:
-            for pattern, told in section.items():
-                if isinstance(told, dict):
-                    yield from ((pattern, key, value) for key, value in told.items())
-                else:
-                    yield None, f"{HOSTS}.{pattern}", told
+            yield from _walk_hosts(section)
+
+
+def _walk_hosts(section: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
+    for pattern, told in section.items():
+        if isinstance(told, dict):
+            yield from ((pattern, key, value) for key, value in told.items())
+        else:
+            yield None, f"{HOSTS}.{pattern}", told
 
 
 def _fits(kind: type, value: object) -> bool:

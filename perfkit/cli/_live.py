@@ -1,11 +1,13 @@
-"""What `diagnose` and `record` share: sample this host, show progress, keep the run."""
+"""What `diagnose` and `record` share: sample a host, show progress, keep the run."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
+from perfkit import __version__
 from perfkit.cli._screen import showing_progress, tell
 from perfkit.errors import PerfkitError, RunError, UsageError
 
@@ -29,43 +31,89 @@ class Sampling(NamedTuple):
 
 
 def sample(wanted: Sampling, stop: threading.Event) -> bytes:
-    """Samples this host and gives the capture's bytes."""
-    _check(wanted)
+    """Samples this host or another and gives the capture's bytes, which are whole and readable."""
+    check_target(wanted)
     with showing_progress(wanted.quiet) as progress:
         progress.start(f"sampling {_describe(wanted)} for {wanted.seconds:g} s")
-        from perfkit.agent.record import RecordOptions
-        from perfkit.fetch.local import fetch
-
         steps: list[Step] = []
 
         def show(step: Step) -> None:
             steps[:] = [step]
             progress.update(f"sampling {_describe(wanted)} {_word(step)}")
 
-        raw = fetch(
-            RecordOptions(
-                pid=wanted.pid,
-                only_pid=wanted.only_pid,
-                seconds=wanted.seconds,
-                probe=wanted.probe,
-                stop=stop,
-                progress=show,
-            )
-        )
+        raw = obtain(wanted, stop, show)
         last = f", {_word_sources(steps[0])}" if steps else ""
         progress.end(f"sampled {_describe(wanted)}{last}")
         return raw
 
 
+def obtain(
+    wanted: Sampling, stop: threading.Event, show: Callable[[Step], None] | None = None
+) -> bytes:
+    """Gets the capture from wherever the target is. Raises: `PerfkitError`."""
+    if wanted.target == THIS_HOST:
+        return _record_here(wanted, stop, show)
+    from perfkit.codec import decode
+    from perfkit.config import load_config
+    from perfkit.errors import CaptureError
+    from perfkit.fetch.ssh import SshOptions, fetch
+
+    raw = fetch(
+        SshOptions(
+            host=wanted.target,
+            config=load_config(),
+            pid=wanted.pid,
+            only_pid=wanted.only_pid,
+            seconds=wanted.seconds,
+            probe=wanted.probe,
+            stop=stop,
+            progress=show,
+        )
+    )
+    try:
+        decode(raw)
+    except CaptureError as error:
+        raise CaptureError(
+            f"{wanted.target}: {error.what}",
+            fix=error.fix or f"install the same perfkit on both, and run it again ({__version__})",
+            effect=f"nothing of {wanted.target} can be read",
+        ) from error
+    return raw
+
+
+def _record_here(
+    wanted: Sampling, stop: threading.Event, show: Callable[[Step], None] | None
+) -> bytes:
+    from perfkit.agent.record import RecordOptions
+    from perfkit.fetch.local import fetch
+
+    return fetch(
+        RecordOptions(
+            pid=wanted.pid,
+            only_pid=wanted.only_pid,
+            seconds=wanted.seconds,
+            probe=wanted.probe,
+            stop=stop,
+            progress=show,
+        )
+    )
+
+
 def keep(raw: bytes, header: Header) -> str:
     """Saves the run and gives its id; where it cannot be saved, says so and gives ""."""
-    from perfkit.store.runs import find_folder, save_run
-
     try:
-        return save_run(raw, header, find_folder())
+        return save(raw, header)
     except RunError as error:
         tell(f"warning: {error.what}; the report is not affected")
         return ""
+
+
+def save(raw: bytes, header: Header) -> str:
+    """Saves the run, within the room that the settings leave, and gives its id."""
+    from perfkit.config import load_config
+    from perfkit.store.runs import find_folder, save_run
+
+    return save_run(raw, header, find_folder(), load_config().get("runs.limit_mib") << 20)
 
 
 def check_reader() -> None:
@@ -82,20 +130,23 @@ def missing(module: str) -> PerfkitError:
     )
 
 
-def _check(wanted: Sampling) -> None:
+def check_target(wanted: Sampling) -> None:
+    """Refuses what cannot be sampled before anything is. Raises: `UsageError`."""
     if wanted.target != THIS_HOST:
-        raise PerfkitError(
-            f"unknown target {wanted.target!r}: "
-            "only this host (.) can be diagnosed by this version",
-            fix="perfkit diagnose .",
-            effect="nothing was measured",
-        )
+        from perfkit.config import load_config
+        from perfkit.fetch.ssh import check_host
+
+        check_host(wanted.target)
+        load_config()
     if wanted.only_pid and wanted.pid is None:
         raise UsageError("--only-pid narrows --pid, which is missing")
 
 
 def _describe(wanted: Sampling) -> str:
-    return f"pid {wanted.pid}" if wanted.pid else "this host"
+    here = wanted.target == THIS_HOST
+    if wanted.pid:
+        return f"pid {wanted.pid}" if here else f"{wanted.target} pid {wanted.pid}"
+    return "this host" if here else wanted.target
 
 
 def _word(step: Step) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from perfkit.cli._command import Command
+from perfkit.cli._complete import list_causes
 from perfkit.cli._live import check_reader
 from perfkit.cli._screen import find_width, write_out
 from perfkit.errors import UsageError
@@ -22,7 +23,12 @@ _PARAGRAPH = re.compile(r"\n(?=[A-Z][A-Za-z ]{2,24}: )|\n\n+")
 
 def explain(
     cause: Annotated[
-        str, typer.Argument(metavar="[CAUSE]", help="The id of a cause; without, all are listed.")
+        str,
+        typer.Argument(
+            metavar="[CAUSE]",
+            help="The id of a cause; without, all are listed.",
+            autocompletion=list_causes,
+        ),
     ] = "",
 ) -> int:
     """What a cause means, how it is found, and how to fix it (offline)."""

@@ -82,7 +82,7 @@ def _help(ranked: list[Entry]) -> str:
     lines += [f"  {line.ljust(column)}{text}" for line, text in examples]
     for group, members in groupby(ranked, key=lambda one: one.group):
         lines += ["", group]
-        lines += [f"  {command.name:<11}{command.summary}" for command in members]
+        lines += [f"  {command.name:<12}{command.summary}" for command in members]
     options = "  -h, --help (also of a command)   --version   --debug (tracebacks)"
     return "\n".join([*lines, "", options])
 

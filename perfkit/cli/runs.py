@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from perfkit.cli._command import Command
+from perfkit.cli._complete import list_runs
 from perfkit.cli._screen import write_out
 from perfkit.errors import UsageError
 
@@ -27,12 +28,18 @@ class Action(StrEnum):
 def runs(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
     run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="An id, the beginning of one, or last.")
+        str,
+        typer.Argument(
+            metavar="[RUN]",
+            help="An id, the beginning of one, or last.",
+            autocompletion=list_runs,
+        ),
     ] = "",
 ) -> int:
     """List, show, pin and delete saved runs.
 
-    The oldest runs make room for new ones once they exceed 1 GiB; pinned ones stay.
+    The oldest runs make room for new ones once they exceed runs.limit_mib (perfkit config);
+    pinned ones stay.
     """
     from perfkit.store.runs import find_folder
 

@@ -214,12 +214,13 @@ def is_command(advice: str) -> bool:
 def next_commands(report: Report) -> list[str]:
     """The commands that take the reader further, as they can be pasted."""
     commands = [f"perfkit explain {word_name(finding.id)}" for finding in report.causes[:1]]
+    place = shlex.quote(report.target.reached_as)
     is_there = report.target.pid and report.target.ended_after_s is None
     pid = f" --pid {report.target.pid}" if is_there else ""
     if report.verdict.state in ("unexplained", "insufficient"):
-        commands.append(f"perfkit diagnose .{pid} --seconds 30")
+        commands.append(f"perfkit diagnose {place}{pid} --seconds 30")
     elif report.verdict.state != "cause":
-        commands.append(f"perfkit diagnose .{pid}")
+        commands.append(f"perfkit diagnose {place}{pid}")
     if report.run:
         commands.append(f"perfkit report {shlex.quote(word_run(report))} --to markdown")
     return commands
