@@ -7,10 +7,24 @@ from typing import Annotated
 
 import typer
 
+from perfkit.cli._complete import list_targets
 from perfkit.cli._screen import Colour
 
 TargetArgument = Annotated[
-    str, typer.Argument(metavar="TARGET", help="What to look at: . is this host.")
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="What to look at: . is this host, anything else a host that ssh reaches.",
+        autocompletion=list_targets,
+    ),
+]
+TargetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TARGET...",
+        help="What to sample: . is this host, anything else a host that ssh reaches.",
+        autocompletion=list_targets,
+    ),
 ]
 PidOption = Annotated[
     int | None,

@@ -57,7 +57,8 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
 ) -> int:
     """Sample a target, rank the causes, say what was ruled out and what could not be seen.
 
-    TARGET is . for this host. Without --pid, the busiest service with connections is looked at.
+    TARGET is . for this host, else a host that ssh reaches and that has perfkit-agent. Without
+    --pid, the busiest service with connections is looked at.
     The run is kept (perfkit runs). Ctrl-C stops early and reports what there is.
     """
     from perfkit.cli._show import TERMINAL, View, show, to_report
@@ -90,5 +91,6 @@ COMMAND = Command(
     examples=(
         ("perfkit diagnose .", "this host's busiest service, 10 s"),
         ("perfkit diagnose . --pid 48213", "the service around one process"),
+        ("perfkit diagnose host-123", "another host, over ssh"),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from perfkit.cli._command import Command
+from perfkit.cli._complete import list_formats, list_runs
 from perfkit.cli._live import check_reader
 from perfkit.cli._options import ColourOption, OutputOption, VerboseOption
 from perfkit.cli._screen import Colour
@@ -16,11 +17,19 @@ def report(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="An id, the beginning of one, last, or a capture's file."
+            metavar="RUN",
+            help="An id, the beginning of one, last, or a capture's file.",
+            autocompletion=list_runs,
         ),
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="terminal, json or markdown.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="terminal, json or markdown.",
+            autocompletion=list_formats,
+        ),
     ] = "terminal",
     output: OutputOption = None,
     colour: ColourOption = Colour.AUTO,
