@@ -84,7 +84,7 @@ $(VENV)/.made:
 $(VENV)/.installed: $(VENV)/.made pyproject.toml $(NATIVE)
 	@$(MAKE) check-tools
 	@echo "perfkit: building the C extension and installing perfkit into $(VENV)"
-	@$(PIP) install --editable '.[cli]'
+	@$(PIP) install --editable '.[cli,stacks]'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed

@@ -226,13 +226,13 @@ def run(
     for source in sources:
         source.thread.start()
     _await((source.opened for source in sources), OPEN_LIMIT_S)
-    start, spent = read_anchor(host), read_spent()
+    start, spent = read_anchor(host), read_spent(with_running=True)
     plan.start_ns = start.monotonic_ns
     plan.started.set()
     try:
         gone_ns = _watch(plan, sources, tracker, stop, progress)
     finally:
-        end, cost = read_anchor(host), to_cost(spent, read_spent())
+        end, cost = read_anchor(host), to_cost(spent, read_spent(with_running=True))
         plan.ended.set()
     _await((source.done for source in sources), CLOSE_LIMIT_S)
     plan.is_packed = True

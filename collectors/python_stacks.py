@@ -1,0 +1,232 @@
+"""Stacks of the service's Python threads, sampled by py-spy without ever stopping a process.
+
+Two interpreters are looked at, the busiest ones. Where one has few threads (an event loop, a
+prefork worker) all of them are sampled; else only who holds the interpreter's lock, which costs the
+same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from perfkit.collectors import _pyspy
+from perfkit.collectors._proc import read_cpu_ns, read_link, read_stat
+from perfkit.collectors._service import ServiceTracker
+from perfkit.collectors.python_runtime import MAPS_LIMIT_BYTES, parse_maps
+from perfkit.errors import Unavailable
+from perfkit.host import Host
+from perfkit.model import (
+    Collector,
+    Column,
+    ColumnType,
+    Item,
+    Rate,
+    Row,
+    Rows,
+    Session,
+    TableSchema,
+    Target,
+)
+
+FIXTURE = "live"  # proved on real interpreters, not on fixture trees
+
+PROCESS_LIMIT = 2
+CANDIDATE_LIMIT = 32
+CHOICE_S = 0.15
+FINISH_S = 0.45
+STACK_LIMIT = 512
+STRETCH_LIMIT = 20_000
+# What one look costs py-spy (measured): at the holder of the lock; at each of all threads.
+GIL_LOOK_S = 0.0002
+THREAD_LOOK_S = 0.0002
+COST_RATIO = 0.008
+RATE_MAX_HERTZ = 25.0
+# py-spy hears that it shall end after its next sample only, so it must not be too rare.
+RATE_MIN_HERTZ = 8.0
+WALL_THREADS_MAX = 5
+GIL, WALL = "gil", "wall"
+
+STACKS = TableSchema(
+    "stacks",
+    (
+        Column("stack", help="number of the stack in this capture"),
+        Column("depth", help="0 is the innermost function"),
+        Column("function", type=ColumnType.TEXT, help="untrusted text"),
+        Column("file", type=ColumnType.TEXT, help="untrusted text"),
+    ),
+    source="py-spy record --nonblocking: the frames of CPython's threads",
+    help="Every distinct Python stack, one row a frame.",
+)
+STACK_SAMPLES = TableSchema(
+    "stack_samples",
+    (
+        Column("begin_ns", "ns", help="the sample in which the stack was seen first"),
+        Column("end_ns", "ns", help="the sample in which this thread was seen with another"),
+        Column("pid"),
+        Column("tid", help="-1 not known"),
+        Column("kind", type=ColumnType.TEXT, help="gil: held the lock; wall: running or not"),
+        Column("stack"),
+    ),
+    source="py-spy record --nonblocking; --gil or --idle",
+    help=(
+        "The last stack known of a thread, from when to when. A thread that does not hold the lock "
+        "is not seen in kind gil: its stretch goes on. Samples come at random intervals."
+    ),
+)
+
+
+class _Running(Struct, frozen=True):
+    """One py-spy and what it looks at."""
+
+    pid: int
+    kind: str
+    recorder: _pyspy.Recorder
+
+
+class _Session:
+    """Keeps one or two recordings per chosen process going, and the numbers of stacks."""
+
+    def __init__(self, host: Host, target: Target) -> None:
+        self._host = host
+        self._tracker = ServiceTracker(host, target)
+        self._stacks: dict[tuple[_pyspy.Frame, ...], int] = {}
+        self._running: list[_Running] = []
+        self._failed: set[int] = set()
+        self._stretch_count = self._dropped_count = 0
+        self._rate: Rate | None = None
+        self._before = self._read_clocks()
+        time.sleep(CHOICE_S)
+        _pyspy.find_program()
+        self._start_all()
+
+    def poll(self) -> Iterator[Item]:
+        ended = [one for one in self._running if one.recorder.has_ended]
+        self._running = [one for one in self._running if one not in ended]
+        problem: Unavailable | None = None
+        for one in ended:
+            try:
+                yield from self._harvest(one, 0.0)
+            except Unavailable as absent:
+                self._failed.add(one.pid)
+                problem = absent
+        self._tracker.update()
+        if problem is not None:
+            raise problem
+        if not self._running:
+            self._start_all()
+
+    def close(self) -> Iterator[Item]:
+        for one in self._running:
+            _pyspy.ask_to_end(one.recorder)
+        deadline_s = time.monotonic() + FINISH_S
+        problem: Unavailable | None = None
+        while self._running:
+            try:
+                left_s = max(0.0, deadline_s - time.monotonic())
+                yield from self._harvest(self._running.pop(0), left_s)
+            except Unavailable as absent:
+                problem = absent
+        if problem is not None:
+            raise problem
+
+    def rate(self) -> Rate | None:
+        """The rate at which the holder of the lock was looked for, as planned."""
+        return self._rate
+
+    def _read_clocks(self) -> dict[int, int]:
+        pids = self._tracker.service_pids
+        return {pid: read_cpu_ns(self._host, pid) for pid in pids}
+
+    def _start_all(self) -> None:
+        after = self._read_clocks()
+        used = {pid: cpu_ns - self._before.get(pid, 0) for pid, cpu_ns in after.items()}
+        self._before = after
+        busiest = sorted(used.keys() - self._failed, key=lambda pid: (-used[pid], pid))
+        chosen = self._choose(busiest[:CANDIDATE_LIMIT])
+        rates = []
+        for pid in chosen:
+            count = _count_threads(self._host, pid)
+            sees_all = count <= WALL_THREADS_MAX
+            look_s = len(chosen) * (THREAD_LOOK_S * count if sees_all else GIL_LOOK_S)
+            rates.append(max(RATE_MIN_HERTZ, min(RATE_MAX_HERTZ, COST_RATIO / look_s)))
+            self._start(pid, WALL if sees_all else GIL, rates[-1])
+        if rates:
+            self._rate = Rate("python_stacks", min(rates), min(rates), 0, 0)
+
+    def _choose(self, pids: list[int]) -> list[int]:
+        """The first interpreters among these. Raises `Unavailable` where all were refused."""
+        chosen: list[int] = []
+        problem: Unavailable | None = None
+        for pid in pids:
+            try:
+                if len(chosen) < PROCESS_LIMIT and is_python(self._host, pid):
+                    chosen.append(pid)
+            except Unavailable as absent:
+                problem = absent
+        if problem is not None and not chosen:
+            raise problem
+        return chosen
+
+    def _start(self, pid: int, kind: str, rate_hertz: float) -> None:
+        option = "--gil" if kind == GIL else "--idle"
+        recorder = _pyspy.start(pid, rate_hertz, (option,), self._host.now_ns())
+        self._running.append(_Running(pid, kind, recorder))
+
+    def _harvest(self, one: _Running, timeout_s: float) -> Iterator[Item]:
+        raw = _pyspy.finish(one.recorder, timeout_s)
+        dropped_before = self._dropped_count
+        for stretch in _pyspy.parse_trace(raw, one.recorder.start_ns):
+            yield from self._keep(one, stretch)
+        if self._dropped_count > dropped_before:
+            lost = self._dropped_count - dropped_before
+            yield Rows(STACK_SAMPLES.name, (), 0, lost)
+
+    def _keep(self, one: _Running, stretch: _pyspy.Stretch) -> Iterator[Item]:
+        number = self._stacks.get(stretch.stack)
+        is_full = number is None and len(self._stacks) >= STACK_LIMIT
+        if is_full or self._stretch_count >= STRETCH_LIMIT:
+            self._dropped_count += 1
+            return
+        if number is None:
+            number = self._stacks[stretch.stack] = len(self._stacks)
+            for depth, frame in enumerate(stretch.stack):
+                yield Row(STACKS.name, (number, depth, frame.function, frame.file))
+        self._stretch_count += 1
+        times = (stretch.begin_ns, stretch.end_ns)
+        yield Row(STACK_SAMPLES.name, (*times, one.pid, stretch.tid, one.kind, number))
+
+
+def is_python(host: Host, pid: int) -> bool:
+    """Whether CPython is mapped into a process: its program or a library is named after it.
+
+    Raises: `Unavailable` where that may not be read.
+    """
+    text = host.read_proc(f"{pid}/maps", MAPS_LIMIT_BYTES)
+    exe = read_link(host, f"{pid}/exe")
+    return any("python" in mapped.path.rpartition("/")[2] for mapped in parse_maps(text, exe))
+
+
+def _count_threads(host: Host, pid: int) -> int:
+    try:
+        return read_stat(host, pid).thread_count
+    except Unavailable:
+        return WALL_THREADS_MAX + 1
+
+
+def open_session(host: Host, target: Target) -> Session:
+    """Chooses the interpreters that are busiest now and begins."""
+    return _Session(host, target)
+
+
+COLLECTOR = Collector(
+    "python_stacks",
+    metrics=(),
+    tables=(STACKS, STACK_SAMPLES),
+    scope="target",
+    interval_s=1.0,
+    timeout_s=0.5,
+    open=open_session,
+)
