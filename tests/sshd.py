@@ -94,6 +94,9 @@ def serving(folder: Path, address: str, port: int, *prefix: str) -> Iterator[Non
         yield
     finally:
         child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1.0)
+        child.kill()
         child.wait()
         log.close()
 

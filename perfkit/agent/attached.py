@@ -22,6 +22,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 GONE_LIMIT_S = 3.0
 # Nobody waits longer than this for the capture after the window.
 LINGER_LIMIT_S = 120.0
+POLL_LIMIT_S = 60.0
 GONE_CODE = 130
 _GONE_EVENTS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
@@ -70,16 +71,18 @@ def watch(stop: threading.Event, seconds: float) -> None:
 
 
 def _watch(stop: threading.Event, seconds: float) -> None:
-    deadline = time.monotonic() + seconds + LINGER_LIMIT_S
+    # What is no length of a window is refused elsewhere, and must be heard.
+    deadline = time.monotonic() + (seconds if seconds > 0 else 0.0) + LINGER_LIMIT_S
     poller = select.poll()
     poller.register(STDIN, select.POLLIN)
     poller.register(STDOUT, 0)
     while (left_s := deadline - time.monotonic()) > 0:
-        if _is_gone(poller.poll(1e3 * left_s)):
+        events = poller.poll(1e3 * min(left_s, POLL_LIMIT_S))
+        if events:
             stop.set()
+        if _is_gone(events):
             time.sleep(GONE_LIMIT_S)
             break
-        stop.set()
     os._exit(GONE_CODE)
 
 

@@ -50,6 +50,8 @@ _STARTERS_TEXT = (
     "sshd login su sudo tmux screen cron crond make xinetd inetd monit"
 )
 _STARTERS = frozenset(_STARTERS_TEXT.split())
+# They serve the people who look, perhaps us, and whatever was started from there is their child.
+_LOGINS = frozenset(["sshd", "sshd-session", "sshd-auth", "dropbear", "telnetd", "in.telnetd"])
 _Kind = Literal["service", "process"]
 _Role = Literal["main", "worker", "child", "sibling"]
 _LIST_FIX = "perfkit diagnose .   (picks the busiest serving process by itself)"
@@ -227,6 +229,8 @@ def _find_candidates(scene: _Scene) -> list[_Candidate]:
     covered: set[int] = {1}
     for pid in sorted(scene.holders.listeners):
         if pid in covered or pid not in scene.census.processes:
+            continue
+        if Path(read_link(scene.host, f"{pid}/exe")).name in _LOGINS:
             continue
         pids = gather(scene.host, scene.census, scene.holders, pid)
         covered |= pids

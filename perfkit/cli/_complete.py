@@ -13,7 +13,7 @@ NAME_LIMIT = 1000
 CONFIG_LIMIT_BYTES = 1 << 20
 INCLUDE_LIMIT = 64
 SSH_FOLDER = ".ssh"
-_WORD = re.compile(r"[\w.:@-]+")
+_WORD = re.compile(r"[\w.:@][\w.:@-]*")
 
 
 def list_targets(incomplete: str) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from perfkit.model import Header
 
 THIS_HOST = "."
+SECONDS_LIMIT = 3600.0
 BAR_WIDTH = 10
 
 
@@ -138,6 +139,11 @@ def check_target(wanted: Sampling) -> None:
 
         check_host(wanted.target)
         load_config()
+    if not 0 < wanted.seconds <= SECONDS_LIMIT:
+        raise UsageError(
+            f"a window of {wanted.seconds:g} s is not above 0 and at most {SECONDS_LIMIT:g} s",
+            fix="--seconds 10",
+        )
     if wanted.only_pid and wanted.pid is None:
         raise UsageError("--only-pid narrows --pid, which is missing")
 

@@ -90,7 +90,8 @@ def run_rounds(
             late_s = due_s
             due_s = next_round_s(time.time(), every_s, 0.0)
             missed = round((due_s - late_s) / every_s)
-            tell(f"{missed} round(s) left out: the one before took longer than {every_s:g} s")
+            rounds = "a round" if missed == 1 else f"{missed} rounds"
+            tell(f"{rounds} left out: the one before took longer than {every_s:g} s")
         # The wall clock may be set; waiting in small steps follows it.
         while (left_s := due_s - time.time()) > 0 and not stop.is_set():
             stop.wait(min(left_s, CHECK_INTERVAL_S))
