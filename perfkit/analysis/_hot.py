@@ -1,0 +1,218 @@
+"""Which function (or thread) the requests' CPU time went to, and whether it grew: for one rule.
+
+The reference is the same window: what a request costs in its quick blocks. A function whose cost
+per request is the same in both is composition, however large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfkit.analysis.align import SLOTS_PER_BLOCK
+from perfkit.analysis.blame import name_thread
+from perfkit.analysis.case import Case
+from perfkit.analysis.columns import Masks, Reals, sum_by
+from perfkit.analysis.contention import OWN_THREADS
+from perfkit.analysis.intervals import Share, share_of_blocks
+from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu, read_running
+from perfkit.analysis.states import State
+
+SMOOTHED_BLOCKS = 3
+THIRD = 1 / 3
+COST_FLOOR_NS = 100_000.0
+ATTRIBUTED_MIN = 0.3
+DEEPEST_RATIO = 0.6
+ARRIVALS_MIN = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A function or a thread, its CPU time per block, and how deep it lies in its stacks."""
+
+    kind: str
+    name: str
+    block_ns: Reals
+    own_ns: float
+    depth: float
+
+
+@dataclass(frozen=True)
+class Hot:
+    """The candidate whose cost per request grew most, or which costs most.
+
+    `quick_ns` and `slow_ns` are its CPU time per request in the quick and the slow third of the
+    window; `rest_ratio` is how the cost of everything else grew; `share` is that of the ledger.
+    """
+
+    candidate: Candidate
+    quick_ns: float
+    slow_ns: float
+    rest_ratio: float
+    latency_ratio: float
+    share: Share
+
+    @property
+    def ratio(self) -> float:
+        """How many times its cost in quick blocks it has in slow ones."""
+        return self.slow_ns / max(self.quick_ns, COST_FLOOR_NS)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The window's blocks: requests that came, and which blocks are quick and slow."""
+
+    arrivals: Reals
+    quick: Masks
+    slow: Masks
+    latency_ratio: float
+
+    def cost(self, block_ns: Reals, chosen: Masks) -> float:
+        """CPU time per request in some blocks."""
+        return float(block_ns[chosen].sum()) / max(float(self.arrivals[chosen].sum()), 1.0)
+
+
+def find_grown(case: Case) -> Hot | None:
+    """The candidate that the slow blocks have and the quick ones lack; the deepest that has it."""
+    blocks = _divide(case)
+    candidates, whole_ns, attributed_ns = _candidates(case)
+    if blocks is None or not candidates:
+        return None
+    grown = [
+        blocks.cost(one.block_ns, blocks.slow) - blocks.cost(one.block_ns, blocks.quick)
+        for one in candidates
+    ]
+    most = max(grown)
+    leading = [
+        one
+        for one, more in zip(candidates, grown, strict=True)
+        if more >= DEEPEST_RATIO * most and more > 0
+    ]
+    if not leading:
+        return None
+    best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name))
+    quick, slow = (blocks.cost(best.block_ns, part) for part in (blocks.quick, blocks.slow))
+    rest_ns = np.maximum(attributed_ns - best.block_ns, 0.0)
+    rest_quick, rest_slow = (blocks.cost(rest_ns, part) for part in (blocks.quick, blocks.slow))
+    mean = blocks.cost(best.block_ns, np.ones(len(blocks.arrivals), dtype=bool))
+    excess_ratio = max(0.0, 1.0 - quick / mean) if mean > 0 else 0.0
+    return Hot(
+        candidate=best,
+        quick_ns=quick,
+        slow_ns=slow,
+        rest_ratio=(rest_slow + COST_FLOOR_NS) / (rest_quick + COST_FLOOR_NS),
+        latency_ratio=blocks.latency_ratio,
+        share=_share(case, best.block_ns * excess_ratio, whole_ns, attributed_ns),
+    )
+
+
+def find_largest(case: Case) -> Hot | None:
+    """The candidate that costs most in itself, whatever it is compared with."""
+    candidates, whole_ns, attributed_ns = _candidates(case)
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda one: (one.own_ns, one.depth, one.name))
+    share = _share(case, best.block_ns, whole_ns, attributed_ns)
+    mean = float(best.block_ns.sum()) / max(case.requests.answer_count, 1.0)
+    return Hot(best, mean, mean, 1.0, 1.0, share)
+
+
+def _divide(case: Case) -> _Blocks | None:
+    """Quick and slow thirds by the time that a request takes; None where that cannot be said."""
+    axis = case.aligned.axis
+    slots = np.arange(axis.slot_count) // SLOTS_PER_BLOCK
+    arrivals = sum_by(slots, case.requests.arrivals, axis.block_count)
+    if not case.counts_requests or axis.block_count < 2 * SMOOTHED_BLOCKS:
+        return None
+    box = np.ones(SMOOTHED_BLOCKS)
+    busy = np.convolve(case.whole_blocks, box, "same")
+    came = np.convolve(arrivals, box, "same")
+    latency = busy / np.maximum(came, ARRIVALS_MIN)
+    order = np.argsort(latency, kind="stable")
+    count = max(2, int(len(order) * THIRD))
+    quick, slow = np.zeros(len(order), dtype=bool), np.zeros(len(order), dtype=bool)
+    quick[order[:count]] = True
+    slow[order[-count:]] = True
+    ratio = float(latency[slow].mean()) / max(float(latency[quick].mean()), 1.0)
+    return _Blocks(arrivals, quick, slow, ratio)
+
+
+def _candidates(case: Case) -> tuple[list[Candidate], Reals, Reals]:
+    """All candidates; the serving threads' CPU time per block: all of it, and what is attributed.
+
+    Functions where there are stacks, else threads.
+    """
+    timeline = case.timeline
+    count = timeline.axis.block_count
+    serving = np.array([thread in case.serving for thread in timeline.threads], dtype=bool)
+    running = (timeline.states() == State.ON_CPU) & serving[timeline.thread]
+    block = timeline.slot // SLOTS_PER_BLOCK
+    whole_ns = sum_by(block[running], timeline.ns[running], count)
+    cpu = charge_cpu(timeline, read_running(case.aligned))
+    if cpu.ns.sum() <= 0:
+        threads = sorted(set(timeline.thread[running].tolist()))
+        found = []
+        for thread in threads:
+            mine = running & (timeline.thread == thread)
+            ns = sum_by(block[mine], timeline.ns[mine], count)
+            name = name_thread(timeline.threads[thread], case.thread_names)
+            found.append(Candidate("thread", name, ns, float(ns.sum()), 0.0))
+        return found, whole_ns, whole_ns
+    served = serving[cpu.thread]
+    mine = CpuByStack(
+        cpu.frames, cpu.thread[served], cpu.slot[served], cpu.stack[served], cpu.ns[served]
+    )
+    attributed_ns = sum_by(mine.slot // SLOTS_PER_BLOCK, mine.ns, count)
+    return _functions(mine, count), whole_ns, attributed_ns
+
+
+def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
+    key = cpu.stack * block_count + cpu.slot // SLOTS_PER_BLOCK
+    by_stack = sum_by(key, cpu.ns, len(cpu.frames) * block_count)
+    rows = by_stack.reshape(len(cpu.frames), block_count)
+    block_ns: dict[Function, Reals] = {}
+    own_ns: dict[Function, float] = {}
+    depth_ns: dict[Function, float] = {}
+    for frames, row in zip(cpu.frames, rows, strict=True):
+        spent = float(row.sum())
+        if not frames or spent <= 0:
+            continue
+        own_ns[frames[0]] = own_ns.get(frames[0], 0.0) + spent
+        for function, depth in {one: len(frames) - at for at, one in enumerate(frames)}.items():
+            block_ns[function] = block_ns.get(function, np.zeros(block_count)) + row
+            depth_ns[function] = depth_ns.get(function, 0.0) + depth * spent
+    return [
+        Candidate(
+            "function",
+            one.words,
+            ns,
+            own_ns.get(one, 0.0),
+            depth_ns[one] / max(float(ns.sum()), 1.0),
+        )
+        for one, ns in block_ns.items()
+    ]
+
+
+def _share(case: Case, block_ns: Reals, whole_ns: Reals, attributed_ns: Reals) -> Share:
+    """The part of the requests' time that goes with a part of the serving threads' CPU time.
+
+    While a serving thread runs, requests on others wait for the interpreter or for its CPU: that
+    time goes the same way. What is not attributed is shared like what is, where that is enough.
+    """
+    ledger = case.ledger
+    serving = {name_thread(thread, case.thread_names) for thread in case.serving}
+    amplified = np.array(
+        [
+            label.state is State.ON_CPU
+            or (label.state is State.GIL_WAIT and (not label.culprit or label.culprit in serving))
+            or (label.state is State.RUNNABLE and label.culprit == OWN_THREADS)
+            for label in ledger.labels
+        ],
+        dtype=bool,
+    )
+    rows = amplified[ledger.label] if len(amplified) else np.zeros(0, dtype=bool)
+    enough = attributed_ns >= ATTRIBUTED_MIN * whole_ns
+    base_ns = np.where(enough, attributed_ns, whole_ns)
+    part = np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0) * ledger.block_ns(rows)
+    return share_of_blocks(part, case.whole_blocks)

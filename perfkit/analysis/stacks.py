@@ -1,0 +1,193 @@
+"""Python stacks -> profiles: which function the exact CPU time of each thread went to.
+
+py-spy says which stack a thread had when it was seen last; the scheduler's counters say how long it
+ran. Joined slot by slot, time is exact per thread, and shared among functions as sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfkit.analysis.align import Aligned
+from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
+from perfkit.analysis.states import State
+from perfkit.analysis.timeline import Timeline
+
+STACK_LIMIT = 4096
+DEPTH_LIMIT = 128
+GIL, WALL = "gil", "wall"
+# Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.
+_WAITING_FILES = frozenset({"selectors.py", "threading.py", "queue.py", "socketserver.py"})
+_WAITING_FUNCTIONS = frozenset({("thread.py", "_worker"), ("socket.py", "accept")})
+
+
+@dataclass(frozen=True, order=True)
+class Function:
+    """A Python function; both texts are untrusted."""
+
+    name: str
+    file: str
+
+    @property
+    def words(self) -> str:
+        """How reports call it: `module.function (file)`."""
+        base = self.file.rpartition("/")[2]
+        module = base.removesuffix(".py")
+        return f"{module}.{self.name} ({base})" if base else self.name
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The stretches of one kind: from `begin` to `end` a thread's last known stack was `stack`.
+
+    `frames[i]` are the functions of stack i, innermost first.
+    """
+
+    frames: tuple[tuple[Function, ...], ...]
+    begin: Integers
+    end: Integers
+    pid: Integers
+    tid: Integers
+    stack: Integers
+
+    def of_thread(self, pid: int, tid: int) -> list[tuple[int, int, int]]:
+        """The stretches of one thread as (begin, end, stack), in time."""
+        mine = (self.pid == pid) & (self.tid == tid)
+        columns = (self.begin[mine], self.end[mine], self.stack[mine])
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@dataclass(frozen=True)
+class CpuByStack:
+    """CPU time per thread, slot and stack; `frames` as in `Stacks`."""
+
+    frames: tuple[tuple[Function, ...], ...]
+    thread: Integers
+    slot: Integers
+    stack: Integers
+    ns: Reals
+
+
+@dataclass(frozen=True)
+class FunctionTime:
+    """The CPU time of one function: in itself, and with all that it called."""
+
+    function: Function
+    self_ns: float
+    total_ns: float
+    depth: float
+
+
+def read_stacks(aligned: Aligned, kind: str) -> Stacks:
+    """Reads the stretches of a kind (GIL or WALL); those whose stack is not recorded are dropped.
+
+    Frames that repeat one another (recursion) count once.
+    """
+    frames, number = _read_frames(aligned)
+    table = aligned.table("stack_samples")
+    known = np.array([one in number for one in table.integers("stack").tolist()], dtype=bool)
+    wanted = np.array([text == kind for text in table.text("kind")], dtype=bool)
+    table = table.where(known & wanted & (table.integers("end_ns") > table.integers("begin_ns")))
+    stack = [number[one] for one in table.integers("stack").tolist()]
+    return Stacks(
+        frames,
+        table.integers("begin_ns"),
+        table.integers("end_ns"),
+        table.integers("pid"),
+        table.integers("tid"),
+        np.array(stack, dtype=np.int64),
+    )
+
+
+def read_running(aligned: Aligned) -> Stacks:
+    """The stretches to which CPU time may be charged: of the lock's holders, else of all threads.
+
+    Where all threads were sampled, those that visibly wait for work are left out.
+    """
+    held, seen = read_stacks(aligned, GIL), read_stacks(aligned, WALL)
+    idle = np.array([bool(one) and _waits_for_work(one[0]) for one in seen.frames], dtype=bool)
+    kept = ~np.isin(seen.pid, held.pid)
+    if len(idle):
+        kept &= ~idle[seen.stack]
+    columns = ("begin", "end", "pid", "tid", "stack")
+    joined = (np.concatenate([getattr(held, name), getattr(seen, name)[kept]]) for name in columns)
+    return Stacks(held.frames, *joined)
+
+
+def _waits_for_work(function: Function) -> bool:
+    file = function.file.rpartition("/")[2]
+    return file in _WAITING_FILES or (file, function.name) in _WAITING_FUNCTIONS
+
+
+def _read_frames(
+    aligned: Aligned,
+) -> tuple[tuple[tuple[Function, ...], ...], dict[int, int]]:
+    table = aligned.table("stacks").sorted_by("stack", "depth")
+    columns = (table.integers("stack").tolist(), table.text("function"), table.text("file"))
+    rows: dict[int, list[Function]] = {}
+    for stack, name, file in zip(*columns, strict=True):
+        if stack not in rows and len(rows) >= STACK_LIMIT:
+            continue
+        frames = rows.setdefault(stack, [])
+        function = Function(name, file)
+        if len(frames) < DEPTH_LIMIT and (not frames or frames[-1] != function):
+            frames.append(function)
+    number = {stack: index for index, stack in enumerate(rows)}
+    return tuple(tuple(frames) for frames in rows.values()), number
+
+
+def charge_cpu(timeline: Timeline, stacks: Stacks) -> CpuByStack:
+    """Shares each thread's CPU time in each slot among the stacks that it had in that slot."""
+    index_of = {thread: index for index, thread in enumerate(timeline.threads)}
+    pairs = zip(stacks.pid.tolist(), stacks.tid.tolist(), strict=True)
+    thread = np.array([index_of.get(pair, -1) for pair in pairs], dtype=np.int64)
+    running = timeline.states() == State.ON_CPU
+    slot_count = timeline.axis.slot_count
+    key = timeline.thread[running] * slot_count + timeline.slot[running]
+    keys, place = np.unique(key, return_inverse=True)
+    cpu_ns = sum_by(place, timeline.ns[running], len(keys))
+    index, slot, overlap = timeline.axis.spread(stacks.begin, stacks.end)
+    kept = thread[index] >= 0
+    index, slot, overlap = index[kept], slot[kept], overlap[kept]
+    wanted = thread[index] * slot_count + slot
+    if not len(keys):
+        wanted, index, slot, overlap = wanted[:0], index[:0], slot[:0], overlap[:0]
+    found = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    hit = keys[found] == wanted
+    found, index, slot, overlap = found[hit], index[hit], slot[hit], overlap[hit]
+    whole = sum_by(found, overlap, len(keys))
+    ns = cpu_ns[found] * overlap / np.maximum(whole[found], 1.0)
+    return CpuByStack(stacks.frames, thread[index], slot, stacks.stack[index], ns)
+
+
+def function_times(cpu: CpuByStack, chosen: Masks | None = None) -> list[FunctionTime]:
+    """The CPU time of every function, of the chosen entries or of all; most in itself first."""
+    stack, ns = (cpu.stack, cpu.ns) if chosen is None else (cpu.stack[chosen], cpu.ns[chosen])
+    sums = sum_by(stack, ns, len(cpu.frames)).tolist()
+    own: dict[Function, float] = {}
+    whole: dict[Function, float] = {}
+    weighted: dict[Function, float] = {}
+    for frames, spent in zip(cpu.frames, sums, strict=True):
+        if not frames or spent <= 0:
+            continue
+        own[frames[0]] = own.get(frames[0], 0.0) + spent
+        depth_of = {function: len(frames) - place for place, function in enumerate(frames)}
+        for function, depth in depth_of.items():
+            whole[function] = whole.get(function, 0.0) + spent
+            weighted[function] = weighted.get(function, 0.0) + depth * spent
+    times = [
+        FunctionTime(one, own.get(one, 0.0), total, weighted[one] / total)
+        for one, total in whole.items()
+    ]
+    return sorted(times, key=lambda one: (-one.self_ns, -one.total_ns, one.function))
+
+
+def stacks_with(cpu: CpuByStack, functions: Iterable[Function]) -> Masks:
+    """Marks the entries in whose stack any of these functions stands."""
+    wanted = set(functions)
+    marked = np.array([not wanted.isdisjoint(frames) for frames in cpu.frames], dtype=bool)
+    chosen: Masks = marked[cpu.stack] if len(marked) else np.zeros(0, dtype=bool)
+    return chosen
