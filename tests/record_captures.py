@@ -12,20 +12,28 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from msgspec import structs
 
-from perfkit import codec
+from perfkit import codec, discover
 from perfkit.demo.look import find_perfkit
-from perfkit.model import Capture, ProcessRef
+from perfkit.demo.options import FAULTS
+from perfkit.model import Capture, ColumnType, ProcessRef, Table
 
 FOLDER = Path(__file__).parent / "captures"
 SECONDS = 4.0
 COMPRESSION_LEVEL = 19
 SIZE_LIMIT_BYTES = 100_000
 FRONTS = ("threads", "asyncio")
-RULES = ("cpu_throttled", "gil_contention", "downstream_slow")
+# A front that shows a cause in no way that differs from another's is left out.
+FRONTS_OF = {
+    "event_loop_blocked": ("asyncio",),
+    "lock_contention": ("threads",),
+    "thread_pool_exhausted": ("threads",),
+}
 # What no rule reads, and what tells most about a machine.
-LEFT_OUT = ("sampler_ticks", "series")
+LEFT_OUT = ("sampler_ticks",)
+KEPT_METRICS = ("cpu_seconds_total",)
 
 
 def names() -> dict[str, list[str]]:
@@ -33,7 +41,9 @@ def names() -> dict[str, list[str]]:
     wanted = {}
     for front in FRONTS:
         wanted[f"healthy.{front}"] = ["--front", front, "--fault", "none"]
-        for rule in RULES:
+        for rule in discover.names(FAULTS):
+            if front not in FRONTS_OF.get(rule, FRONTS):
+                continue
             arguments = ["--front", front, "--fault", rule]
             wanted[f"{rule}.fires.{front}"] = arguments
             wanted[f"{rule}.near_miss.{front}"] = [*arguments, "--mild"]
@@ -52,9 +62,25 @@ def redact(capture: Capture) -> Capture:
             clock=structs.replace(header.clock, boot_id=""),
             target=structs.replace(header.target, processes=processes, siblings=()),
         ),
-        tables={name: table for name, table in capture.tables.items() if name not in LEFT_OUT},
+        tables={
+            name: cut_series(table, capture.strings) if name == "series" else table
+            for name, table in capture.tables.items()
+            if name not in LEFT_OUT
+        },
         strings=tuple(_redact_text(text) for text in capture.strings),
     )
+
+
+def cut_series(table: Table, strings: tuple[str, ...]) -> Table:
+    """Keeps the rows of the metrics that rules read."""
+    names = [column.name for column in table.columns]
+    metric = np.frombuffer(table.packed[names.index("metric")], dtype="<u4")
+    kept = np.isin(metric, [place for place, text in enumerate(strings) if text in KEPT_METRICS])
+    packed = []
+    for column, values in zip(table.columns, table.packed, strict=True):
+        size = 4 if column.type is ColumnType.TEXT else 8
+        packed.append(np.frombuffer(values, dtype=f"V{size}")[kept].tobytes())
+    return structs.replace(table, packed=tuple(packed), row_count=int(kept.sum()))
 
 
 def _redact_process(process: ProcessRef) -> ProcessRef:

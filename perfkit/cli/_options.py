@@ -37,6 +37,9 @@ SecondsOption = Annotated[float, typer.Option("--seconds", metavar="S", help="Ho
 NoProbeOption = Annotated[
     bool, typer.Option("--no-probe", help="Do not connect to slow peers after the window.")
 ]
+SlowOption = Annotated[
+    bool, typer.Option("--slow", help="It is known to be slow: name the largest part at least.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 ColourOption = Annotated[
     Colour, typer.Option("--color", help="NO_COLOR and FORCE_COLOR are heeded too.")

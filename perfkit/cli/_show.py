@@ -26,14 +26,14 @@ class View(Struct, frozen=True):
     verbose: bool = False
 
 
-def to_report(raw: bytes, run: str) -> Report:
+def to_report(raw: bytes, run: str, *, said_slow: bool = False) -> Report:
     """Analyses the bytes of a capture; a live run and one that is read again go this same way."""
     from msgspec.structs import replace
 
     from perfkit.analysis import analyse
     from perfkit.codec import decode
 
-    return replace(analyse(decode(raw)), run=run)
+    return replace(analyse(decode(raw), said_slow=said_slow), run=run)
 
 
 def find_exporter(name: str) -> Exporter:

@@ -18,6 +18,7 @@ from perfkit.cli._options import (
     PidOption,
     QuietOption,
     SecondsOption,
+    SlowOption,
     TargetArgument,
     VerboseOption,
 )
@@ -45,6 +46,7 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     seconds: SecondsOption = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     no_probe: NoProbeOption = False,
+    slow: SlowOption = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 4 where something could not be seen.")
     ] = False,
@@ -69,7 +71,7 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     with stopping(stop):
         raw = sample(Sampling(target, pid, only_pid, seconds, not no_probe, quiet), stop)
         run = keep(raw, decode(raw).header)
-        report = to_report(raw, run)
+        report = to_report(raw, run, said_slow=slow)
         show(report, View("json" if json else TERMINAL, None, colour, verbose))
     return _codes.INTERRUPTED if stop.is_set() else judge(report, strict, fail_on)
 

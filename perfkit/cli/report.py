@@ -9,11 +9,11 @@ import typer
 from perfkit.cli._command import Command
 from perfkit.cli._complete import list_formats, list_runs
 from perfkit.cli._live import check_reader
-from perfkit.cli._options import ColourOption, OutputOption, VerboseOption
+from perfkit.cli._options import ColourOption, OutputOption, SlowOption, VerboseOption
 from perfkit.cli._screen import Colour
 
 
-def report(
+def report(  # noqa: PLR0917 (typer makes the arguments into options)
     run: Annotated[
         str,
         typer.Argument(
@@ -32,6 +32,7 @@ def report(
         ),
     ] = "terminal",
     output: OutputOption = None,
+    slow: SlowOption = False,
     colour: ColourOption = Colour.AUTO,
     verbose: VerboseOption = False,
 ) -> int:
@@ -44,7 +45,7 @@ def report(
     check_reader()
     name, raw = read_run(run, find_folder())
     try:
-        shown = to_report(raw, name)
+        shown = to_report(raw, name, said_slow=slow)
     except CaptureError as error:
         raise CaptureError(f"{name or run}: {error.what}", fix="perfkit runs") from error
     show(shown, View(to, output, colour, verbose))

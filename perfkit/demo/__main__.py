@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="perfkit.demo", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     _add_run(roles.add_parser("run", help="start everything, switch a fault on, look at it"))
-    for role in ("service", "shard", "load"):
+    for role in ("service", "shard", "load", "burner"):
         child = roles.add_parser(role, help=f"one {role} process (started by run)")
         child.add_argument("--parent", type=int, default=0, help="die with this process")
         child.add_argument("--seed", type=int, default=1)
@@ -68,6 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
             _add_service(child)
             child.add_argument("--shard-ports", type=_ports, required=True)
             child.add_argument("--features-path", required=True)
+        if role == "burner":
+            child.add_argument("--duty", type=float, default=1.0, help="share of a CPU to burn")
+            child.add_argument("--nice", type=int, default=0)
         if role == "load":
             _add_load(child)
             child.add_argument("--port", type=int, required=True)
@@ -90,6 +93,10 @@ def _run_child(values: dict[str, Any]) -> int:
         from perfkit.demo import load
 
         load.main(LoadOptions(**values))
+    elif role == "burner":
+        from perfkit.demo import burner
+
+        burner.main(values["duty"], values["nice"])
     else:
         from perfkit.demo import shard
 

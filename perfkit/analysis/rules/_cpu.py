@@ -32,7 +32,9 @@ REAL_TIME = frozenset({1, 2, 6})
 BACKGROUND_POLICIES = frozenset({3, 5})
 IDLE_ELSEWHERE_MIN = 0.3
 SPINNING_MIN = 0.9
-OWN_THREADS_RATIO = 1.5
+OWN_THREADS_RATIO = 2.0
+# Fewer threads than requests are a queue of requests, not parallel work for each.
+IN_FLIGHT_RATIO = 1.25
 # Where the service itself used less than this of what its cgroup used, somebody else did.
 OWN_USE_RATIO_MIN = 0.5
 QUOTA_RATIO_MIN = 0.05
@@ -57,12 +59,10 @@ def claims(case: Case) -> tuple[Claim, ...]:
     pinned = _affinity(case, whole)
     if pinned is not None:
         return (pinned,)
-    found = (
-        _foreign(case),
-        _sibling(case),
-        _background(case),
-        _own(case),
-    )
+    spinning = _background(case)
+    # Threads that spin make too many of them by themselves: that is one cause, not two.
+    own = None if spinning is not None else _own(case)
+    found = (_foreign(case), _sibling(case), spinning, own)
     return tuple(claim for claim in found if claim is not None)
 
 
@@ -216,7 +216,7 @@ def _own(case: Case) -> Claim | None:
     share = _share(case, _of(case, "own", "background"))
     cpus = max(len(allowed_cpus(case.aligned)) or len(_online(case)), 1)
     count, in_flight = _wanting(case, cpus), _in_flight_while_waiting(case)
-    is_parallel = not case.requests.counted or count > OWN_THREADS_RATIO * in_flight
+    is_parallel = not case.requests.counted or count > IN_FLIGHT_RATIO * in_flight
     if count < OWN_THREADS_RATIO * cpus or not is_parallel or not _stands(case, share):
         return None
     evidence = (

@@ -1,0 +1,30 @@
+"""A batch job in a cgroup of its own keeps all CPUs busy."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from perfkit.demo import cgroups
+from perfkit.demo.burning import burner_count, make_group, move, start_burners
+from perfkit.demo.injection import Healthy, Injection
+from perfkit.demo.world import World
+
+NEEDS_ROOT = True
+# Heavier than the service, yet not so much that its weight is to blame.
+WEIGHT_RATIO = 3.0
+
+
+def start(world: World, healthy: Healthy) -> Injection:
+    """Starts the batch job in its cgroup."""
+    stack = ExitStack()
+    try:
+        group = make_group(world, stack, "batch")
+        cgroups.set_weight(group, WEIGHT_RATIO)
+        pids = start_burners(world, stack, burner_count())
+        for pid in pids:
+            move(stack, group, pid)
+        text = f"{len(pids)} processes burn CPU in {group.path}"
+    except BaseException:
+        stack.close()
+        raise
+    return Injection(text, "cgroup", group.path, stack.close)
