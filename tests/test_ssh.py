@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,16 @@ def find_agents(word: str) -> list[psutil.Process]:
         if line[1:2] == [str(AGENT)] and word in line:
             found.append(process)
     return found
+
+
+def find_samplers(pid: int) -> list[psutil.Process]:
+    """What an agent starts to look at a process, and must end."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("py-spy" in word for word in process.info["cmdline"] or [])
+        and str(pid) in process.info["cmdline"]
+    ]
 
 
 def await_until(promise: Callable[[], Any], limit_s: float) -> bool:
@@ -371,6 +382,23 @@ def test_sudo_that_refuses_is_told(
     assert told in done.stderr.splitlines()[0]
 
 
+def test_agent_is_run_by_sudo_where_that_is_said(
+    perfkit: Run, hosts: Hosts, service: int, tmp_path: Path
+) -> None:
+    """`sudo = true` puts `sudo -n` before the agent, and the capture comes through it."""
+    tried = ["sudo", "-n", "true"]
+    if shutil.which("sudo") is None or subprocess.run(tried, check=False).returncode:
+        pytest.skip("needs sudo without a password")
+    log = tmp_path / "who"
+    script = hosts.script("as-whom", f'echo "$SUDO_COMMAND" > {log}; exec {AGENT} "$@"')
+    hosts.configure(HOST, f'agent = "{script}"', "sudo = true")
+
+    done = perfkit("record", HOST, "--pid", str(service), "--seconds", "0.5")
+
+    assert done.returncode == 0, done.stderr
+    assert log.read_text().startswith(f"{script} record -o - --attached")
+
+
 def test_closed_port_is_told_in_the_words_of_ssh(perfkit: Run, hosts: Hosts) -> None:
     """A host that refuses is told from one that lacks the agent."""
     hosts.add("closed", "HostName 127.0.0.1", f"Port {find_port()}")
@@ -499,6 +527,7 @@ def test_agent_ends_when_nobody_waits_for_it(hosts: Hosts, service: int, victim:
     (child if victim == "perfkit" else clients[0]).kill()
 
     assert await_until(lambda: not find_agents(HOST), 8)
+    assert await_until(lambda: not find_samplers(service), 3)
     assert await_until(lambda: not any(one.is_running() for one in clients), 5)
     child.wait(10)
 

@@ -135,10 +135,13 @@ def _layout(found: Examination, host: str, everything: bool) -> list[str]:
         subsequent_indent="  ",
     )
     lines.append("")
-    needed = _find_causes()
-    for check in found.checks:
-        lines += _word_check(check, needed.get(check.source, []), width)
+    fine = ", ".join(to_printable(one.source, 40) for one in found.checks if one.state == "ok")
+    if fine:
+        lines += _hang(f"{'ok':<{SOURCE_WIDTH}}", fine, width)
     lost = [check for check in found.checks if check.state != "ok"]
+    needed = _find_causes() if lost else {}
+    for check in lost:
+        lines += ["", *_word_check(check, needed.get(check.source, []), width)]
     if lost:
         lines += _word_grants(found, lost, host, everything)
     names = ", ".join(to_printable(one.source, 40) for one in lost)
@@ -151,8 +154,6 @@ def _word_check(check: Check, causes: list[str], width: int) -> list[str]:
     from perfkit.report.escape import to_printable
 
     head = f"{to_printable(check.source, 40):<{SOURCE_WIDTH}}{check.state:<{STATE_WIDTH}}"
-    if check.state == "ok":
-        return [head.rstrip()]
     lines = _hang(head, to_printable(check.why, 400), width)
     parts = [("shows", _read_docstring(check.source))]
     if causes and check.state == "lost":
