@@ -164,18 +164,6 @@ def test_capture_is_kept_whole(perfkit: Run, service: int, tmp_path: Path) -> No
     assert "switched off with --no-probe" in {one.reason for one in header.statuses}
 
 
-def test_sshd_is_not_what_is_looked_at(perfkit: Run, service: int, tmp_path: Path) -> None:
-    """Without a pid the busiest service is chosen, never the one that let us in."""
-    path = tmp_path / "one.capture"
-
-    done = perfkit("record", HOST, "--seconds", "0.5", "-o", str(path))
-
-    target = decode(path.read_bytes()).header.target
-    assert done.returncode == 0, done.stderr
-    assert target.kind == "service"
-    assert "sshd" not in target.processes[0].exe
-
-
 def test_noise_around_the_capture_is_skipped(perfkit: Run, hosts: Hosts, service: int) -> None:
     """Banners and start-up files that print do no harm, before, beside or behind the capture."""
     pretend(hosts, f'echo "Welcome to PERFKIT"; echo hm >&2; {AGENT} "$@"; echo bye; sleep 0.2')

@@ -1,6 +1,6 @@
-"""Two machines, as near as one kernel gives them: each with its own network, processes and name.
+"""Machines, as near as one kernel gives them: each with its own network, processes and name.
 
-perfkit is used on a third, as somebody on call would.
+perfkit is used on another, as somebody on call would.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from perfkit.codec import decode
 
 PERFKIT = (sys.executable, "-m", "perfkit")
 NAMES = ("shard-a", "shard-b")
+IDLE = "shard-c"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -56,14 +57,14 @@ def machine(folder: Path, name: str, number: int) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """A user who knows both machines, on each of which a service runs."""
+    """A user who knows both machines, on each of which a service runs, and one that is idle."""
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("needs root, ip (iproute2) and unshare (util-linux)")
     folder = tmp_path_factory.mktemp("machines")
     found = Hosts(folder, to_environment(folder))
     found.configure("shard-*", f'agent = "{AGENT}"')
     with contextlib.ExitStack() as stack:
-        for number, name in enumerate(NAMES, 1):
+        for number, name in enumerate((*NAMES, IDLE), 1):
             address = stack.enter_context(machine(folder, name, number))
             found.add(name, *to_options(folder, address, 22))
         for name in NAMES:
@@ -134,6 +135,15 @@ def test_both_are_recorded_in_the_same_round(perfkit: Run, hosts: Hosts) -> None
     assert sorted(name for name, _ in lines) == list(NAMES)
     assert {header.host for header in headers} == set(NAMES)
     assert abs(headers[0].clock.start_utc_ns - headers[1].clock.start_utc_ns) < 2e9
+
+
+@pytest.mark.system
+def test_sshd_is_not_what_is_looked_at(perfkit: Run, hosts: Hosts) -> None:
+    """Where nothing serves but the sshd that let us in, no service is found."""
+    done = perfkit("diagnose", IDLE, "--seconds", "0.5", "--json", "--quiet")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target"]["kind"] == "host"
 
 
 @pytest.mark.system

@@ -107,7 +107,8 @@ def ask(question: Question) -> bytes:
     check_host(question.host)
     settings = question.config.for_host(question.host)
     try:
-        # A group of its own: Ctrl-C in the terminal is for perfkit, which then asks the agent.
+        # A group of its own: Ctrl-C in the terminal is for perfkit, which then asks the agent, and
+        # what ssh starts to get through jump hosts can be ended with it.
         child = subprocess.Popen(
             to_command(question, settings),
             stdin=subprocess.PIPE,
