@@ -48,7 +48,7 @@ def machine(folder: Path, name: str, number: int) -> Iterator[str]:
         ip("-n", space, "link", "set", "eth0", "up")
         ip("-n", space, "link", "set", "lo", "up")
         apart = ("unshare", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child")
-        named = ("sh", "-c", f'hostname {name}; exec "$@"', "sh")
+        named = ("sh", "-c", f'hostname {name}; "$@"; exit 1', "sh")
         with serving(folder, there, 22, "ip", "netns", "exec", space, *apart, *named):
             yield there
     finally:
