@@ -1,6 +1,6 @@
 # Everything here works from a fresh clone: the first target makes the virtual environment itself.
 #
-#   make demo [FAULT=cpu_throttled|downstream_slow|gil_contention|none] [FRONT=threads|asyncio]
+#   make demo [FAULT=none|cpu_throttled|...] [FRONT=threads|asyncio]
 #   make test        the test suite            make test-slow   live fault matrices, minutes
 #   make lint        formatting and types      make clean       remove what make made
 #   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
@@ -21,7 +21,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python3.1
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$each && break; done)
 
-CAUSES := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/faults/*.py))))
+CAUSES := $(filter-out _%,$(basename $(notdir $(wildcard perfkit/demo/faults/*.py))))
 FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fronts/*.py))))
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
