@@ -48,6 +48,11 @@ class _Envelope(Struct, frozen=True):
     sections: tuple[_Section, ...]
 
 
+# Made once, at import: msgspec (0.22) works out a struct's fields at its first use, and two threads
+# that are the first to decode, each a capture of another host, crash the process.
+_ENVELOPES = msgspec.msgpack.Decoder(_Envelope)
+
+
 def encode(capture: Capture, compression_level: int = COMPRESSION_LEVEL) -> bytes:
     """Packs a capture; equal captures give equal bytes."""
     strings = msgspec.msgpack.encode(capture.strings)
@@ -126,7 +131,7 @@ def _open(raw: bytes) -> tuple[_Envelope, memoryview]:
     if _digest(view[:length]) != digest:
         raise CaptureError("damaged capture: the envelope's checksum does not match")
     try:
-        envelope = msgspec.msgpack.decode(view[:length], type=_Envelope)
+        envelope = _ENVELOPES.decode(view[:length])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CaptureError(f"damaged capture: envelope: {error}") from error
     _check(envelope)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from array import array
 
 import msgspec
@@ -197,3 +199,32 @@ def test_envelope_of_a_later_minor_version_decodes() -> None:
     raw = forge(news="a later perfkit wrote this")
 
     assert codec.decode(raw) == make_capture()
+
+
+# Each child is the first to decode, on four threads at once; what it tells is how it ended.
+RACE = """
+import os, sys, threading
+from perfkit.codec import decode
+raw = sys.stdin.buffer.read()
+sys.setswitchinterval(1e-6)
+def race():
+    barrier = threading.Barrier(4)
+    threads = [threading.Thread(target=lambda: (barrier.wait(), decode(raw))) for _ in range(4)]
+    [one.start() for one in threads]
+    [one.join() for one in threads]
+    os._exit(0)
+for _ in range(60):
+    child = os.fork() or race()
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_captures_are_decoded_on_several_threads_at_once() -> None:
+    """Captures of many hosts come in together, the very first ones too."""
+    raw = codec.encode(make_capture())
+
+    done = subprocess.run(
+        [sys.executable, "-c", RACE], input=raw, capture_output=True, check=True, timeout=60
+    )
+
+    assert set(done.stdout.split()) == {b"0"}
