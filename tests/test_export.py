@@ -24,7 +24,9 @@ from perfkit.export._layout import wrap, wrap_items
 from perfkit.findings import Report
 
 GOLDEN = Path(__file__).parent / "golden"
-EXPORTERS: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
+FOUND: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
+# Those of the profile are tested in test_flame.py.
+EXPORTERS = {name: exporter for name, exporter in FOUND.items() if exporter.of == "report"}
 SCHEMA = json.loads(files("perfkit.report").joinpath("schema.json").read_text())
 WIDTHS = (60, 80, 120)
 # A screen of 24 lines shows 23 and the prompt.

@@ -7,7 +7,7 @@ ran. Joined slot by slot, time is exact per thread, and shared among functions a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from perfkit.analysis.timeline import Timeline
 
 STACK_LIMIT = 4096
 DEPTH_LIMIT = 128
+# A thread seen in so many slots is known well enough to speak for the time in between.
+SEEN_MIN = 8
 GIL, WALL = "gil", "wall"
 # Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.
 _WAITING_FILES = frozenset({"selectors.py", "threading.py", "queue.py", "socketserver.py"})
@@ -161,6 +163,20 @@ def charge_cpu(timeline: Timeline, stacks: Stacks) -> CpuByStack:
     whole = sum_by(found, overlap, len(keys))
     ns = cpu_ns[found] * overlap / np.maximum(whole[found], 1.0)
     return CpuByStack(stacks.frames, thread[index], slot, stacks.stack[index], ns)
+
+
+def charge_rest(cpu: CpuByStack, timeline: Timeline) -> CpuByStack:
+    """Shares what no stack was known for as the rest of the same thread is shared.
+
+    Only of threads that were seen often enough; the slots of such time are not known any more.
+    """
+    count = len(timeline.threads)
+    running = timeline.states() == State.ON_CPU
+    whole = sum_by(timeline.thread[running], timeline.ns[running], count)
+    known = sum_by(cpu.thread, cpu.ns, count)
+    seen = sum_by(cpu.thread, np.ones(len(cpu.ns)), count)
+    factor = np.where(seen >= SEEN_MIN, whole / np.maximum(known, 1.0), 1.0)
+    return replace(cpu, ns=cpu.ns * factor[cpu.thread])
 
 
 def function_times(cpu: CpuByStack, chosen: Masks | None = None) -> list[FunctionTime]:

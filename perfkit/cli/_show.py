@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,7 +15,11 @@ from perfkit.errors import UsageError
 from perfkit.export._exporter import Exporter, Look
 from perfkit.findings import Report
 
+if TYPE_CHECKING:
+    from perfkit.analysis.profile import Profile
+
 TERMINAL = "terminal"
+PICTURE_HEAD_BYTES = 1024
 
 
 class View(Struct, frozen=True):
@@ -36,6 +41,16 @@ def to_report(raw: bytes, run: str, *, said_slow: bool = False) -> Report:
     return replace(analyse(decode(raw), said_slow=said_slow), run=run)
 
 
+def to_subject(raw: bytes, run: str, view: View, *, said_slow: bool = False) -> Report | Profile:
+    """What the format shows of a capture. Raises: `PerfkitError` where the capture lacks it."""
+    if find_exporter(view.format).of == "report":
+        return to_report(raw, run, said_slow=said_slow)
+    from perfkit.analysis.profile import make_profile
+    from perfkit.codec import decode
+
+    return make_profile(decode(raw), run)
+
+
 def find_exporter(name: str) -> Exporter:
     """The exporter of a format. Raises `UsageError`."""
     found: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
@@ -47,25 +62,43 @@ def find_exporter(name: str) -> Exporter:
     return exporters[name]
 
 
-def show(report: Report, view: View) -> None:
-    """Writes the report to stdout, or to a file, whole or not at all."""
+def show(subject: Report | Profile, view: View) -> None:
+    """Writes a report, or a profile where the format is of that, to stdout or to a file.
+
+    A file is written whole or not at all.
+    """
     exporter = find_exporter(view.format)
     if view.path is None:
         is_coloured = wants_colour(view.colour, sys.stdout)
         look = Look(find_width(), is_coloured, view.verbose)
-        write_out(lambda out: exporter.write(report, out, look), binary=exporter.binary)
+        write_out(lambda out: exporter.write(subject, out, look), binary=exporter.binary)
         return
     from perfkit.store.files import write_file
 
-    look = Look(colour=view.colour is Colour.ALWAYS, verbose=view.verbose)
-    write_file(_render(report, exporter, look), view.path)
+    look = Look(
+        colour=view.colour is Colour.ALWAYS,
+        verbose=view.verbose,
+        picture=_find_picture(view.path, subject.run),
+    )
+    write_file(_render(subject, exporter, look), view.path)
 
 
-def _render(report: Report, exporter: Exporter, look: Look) -> bytes:
+def _find_picture(path: Path, run: str) -> str:
+    """The name of the flame graph of this run beside the file, as `--to svg` writes it."""
+    beside = path.with_suffix(".svg")
+    try:
+        with beside.open("rb") as picture:
+            head = picture.read(PICTURE_HEAD_BYTES)
+    except OSError:
+        return ""
+    return beside.name if run and f"<desc>perfkit run {run}</desc>".encode() in head else ""
+
+
+def _render(subject: Report | Profile, exporter: Exporter, look: Look) -> bytes:
     if exporter.binary:
         content = io.BytesIO()
-        exporter.write(report, content, look)
+        exporter.write(subject, content, look)
         return content.getvalue()
     text = io.StringIO()
-    exporter.write(report, text, look)
+    exporter.write(subject, text, look)
     return text.getvalue().encode()

@@ -27,7 +27,7 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="terminal, json or markdown.",
+            help="terminal, json, markdown, folded or svg.",
             autocompletion=list_formats,
         ),
     ] = "terminal",
@@ -37,25 +37,29 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
     verbose: VerboseOption = False,
 ) -> int:
     """Show a saved run again: analyse its capture and write the report in any format."""
-    from perfkit.cli._show import View, find_exporter, show, to_report
+    from perfkit.cli._show import View, find_exporter, show, to_subject
     from perfkit.errors import CaptureError
     from perfkit.store.runs import find_folder, read_run
 
     find_exporter(to)
     check_reader()
     name, raw = read_run(run, find_folder())
+    view = View(to, output, colour, verbose)
     try:
-        shown = to_report(raw, name, said_slow=slow)
+        subject = to_subject(raw, name, view, said_slow=slow)
     except CaptureError as error:
         raise CaptureError(f"{name or run}: {error.what}", fix="perfkit runs") from error
-    show(shown, View(to, output, colour, verbose))
+    show(subject, view)
     return 0
 
 
 COMMAND = Command(
     "report",
     group="Record and share",
-    summary="A run as text, Markdown or JSON",
+    summary="A run as text, Markdown, JSON or flame graph",
     run=report,
-    examples=(("perfkit report last --to markdown", "the last run, for the postmortem"),),
+    examples=(
+        ("perfkit report last --to markdown", "the last run, for the postmortem"),
+        ("perfkit report last --to svg -o report.svg", "its flame graph"),
+    ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import IO, Any
+from urllib.parse import quote
 
 from perfkit.export._exporter import Exporter, Look
 from perfkit.findings import BudgetRow, Finding, Report
@@ -17,7 +18,8 @@ from perfkit.units import to_duration, to_percent, to_text
 
 def write(report: Report, out: IO[Any], look: Look) -> None:
     """Writes one document in GitHub's Markdown."""
-    blocks = [*_head(report), *_cause(report), *_account(report), *_closing(report)]
+    picture = f"![flame graph]({quote(look.picture)})" if look.picture else ""
+    blocks = [*_head(report), *_cause(report), picture, *_account(report), *_closing(report)]
     out.write("\n\n".join(block for block in blocks if block) + "\n")
 
 

@@ -1,0 +1,30 @@
+"""Folded stacks, one line each, as flame graph tools read them: frames, `;` between, a count.
+
+The count is CPU time in microseconds. The outermost frame comes first.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from perfkit.analysis.profile import Profile, ProfileFrame
+from perfkit.export._exporter import Exporter, Look
+from perfkit.report.escape import to_printable
+
+NAME_LIMIT = 200
+
+
+def write(profile: Profile, out: IO[Any], look: Look) -> None:
+    """Writes one line for each stack."""
+    for stack in profile.stacks:
+        frames = ";".join(_name(frame) for frame in stack.frames)
+        out.write(f"{frames} {stack.cpu_us}\n")
+
+
+def _name(frame: ProfileFrame) -> str:
+    """A frame's name; the character that separates frames is none of it."""
+    text = f"{frame.name} ({frame.file})" if frame.file else frame.name
+    return to_printable(text, NAME_LIMIT).replace(";", ":")
+
+
+EXPORTER = Exporter("folded", suffix=".folded", binary=False, write=write, of="profile")
