@@ -32,7 +32,7 @@ def _shift(table: Table) -> Table:
     """Adds a constant to every instant of a table."""
     packed = tuple(
         (np.frombuffer(raw, "<i8") + SHIFT_NS).astype("<i8").tobytes()
-        if column.name in ("t_ns", "start_ns", "end_ns", "moved_ns", "first_seen_ns")
+        if column.name in ("t_ns", "start_ns", "begin_ns", "end_ns", "moved_ns", "first_seen_ns")
         else raw
         for column, raw in zip(table.columns, table.packed, strict=True)
     )

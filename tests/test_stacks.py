@@ -7,7 +7,7 @@ from simulate import MS, RUNNING, Step, make_capture, make_table, simulate_rows
 
 from perfkit.analysis._loops import Loop, find_loops, name_function
 from perfkit.analysis.case import Case, build_case
-from perfkit.analysis.rules._event_loop_blocked import RULE
+from perfkit.analysis.rules.event_loop_blocked import RULE
 from perfkit.analysis.stacks import (
     GIL,
     Function,

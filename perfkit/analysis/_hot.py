@@ -23,6 +23,7 @@ SMOOTHED_BLOCKS = 3
 THIRD = 1 / 3
 COST_FLOOR_NS = 100_000.0
 ATTRIBUTED_MIN = 0.3
+COMPARED_MIN = 0.1
 DEEPEST_RATIO = 0.6
 ARRIVALS_MIN = 0.5
 
@@ -60,42 +61,56 @@ class Hot:
 
 
 @dataclass(frozen=True)
-class _Blocks:
-    """The window's blocks: requests that came, and which blocks are quick and slow."""
+class _Spent:
+    """The serving threads' CPU time per block: all of it, and what functions or threads are known
+    for; and who they are.
+    """
 
-    arrivals: Reals
+    whole_ns: Reals
+    attributed_ns: Reals
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The window's blocks: requests that were answered, and which blocks are quick and slow.
+
+    Cost is per answer: what piled up while nothing ran is worked off later, at the usual cost.
+    """
+
+    answers: Reals
     quick: Masks
     slow: Masks
     latency_ratio: float
 
-    def cost(self, block_ns: Reals, chosen: Masks) -> float:
-        """CPU time per request in some blocks."""
-        return float(block_ns[chosen].sum()) / max(float(self.arrivals[chosen].sum()), 1.0)
+    def cost(self, spent: _Spent, block_ns: Reals, chosen: Masks) -> float:
+        """CPU time per request in some blocks, of what is attributed in proportion."""
+        whole_ns = float(spent.whole_ns[chosen].sum())
+        attributed_ns = float(spent.attributed_ns[chosen].sum())
+        of_whole = float(block_ns[chosen].sum()) / max(attributed_ns, 1.0)
+        return of_whole * whole_ns / max(float(self.answers[chosen].sum()), 1.0)
+
+    def knows(self, spent: _Spent) -> bool:
+        """Whether enough is attributed in both parts to compare them."""
+        return all(
+            spent.attributed_ns[part].sum() >= COMPARED_MIN * spent.whole_ns[part].sum()
+            for part in (self.quick, self.slow)
+        )
 
 
 def find_grown(case: Case) -> Hot | None:
     """The candidate that the slow blocks have and the quick ones lack; the deepest that has it."""
-    blocks = _divide(case)
-    candidates, whole_ns, attributed_ns = _candidates(case)
-    if blocks is None or not candidates:
+    blocks, spent = _divide(case), _spend(case)
+    if blocks is None or not spent.candidates or not blocks.knows(spent):
         return None
-    grown = [
-        blocks.cost(one.block_ns, blocks.slow) - blocks.cost(one.block_ns, blocks.quick)
-        for one in candidates
-    ]
-    most = max(grown)
-    leading = [
-        one
-        for one, more in zip(candidates, grown, strict=True)
-        if more >= DEEPEST_RATIO * most and more > 0
-    ]
-    if not leading:
+    best = _most_grown(blocks, spent)
+    if best is None:
         return None
-    best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name))
-    quick, slow = (blocks.cost(best.block_ns, part) for part in (blocks.quick, blocks.slow))
-    rest_ns = np.maximum(attributed_ns - best.block_ns, 0.0)
-    rest_quick, rest_slow = (blocks.cost(rest_ns, part) for part in (blocks.quick, blocks.slow))
-    mean = blocks.cost(best.block_ns, np.ones(len(blocks.arrivals), dtype=bool))
+    quick, slow = (blocks.cost(spent, best.block_ns, part) for part in (blocks.quick, blocks.slow))
+    rest_ns = np.maximum(spent.attributed_ns - best.block_ns, 0.0)
+    rest_quick = blocks.cost(spent, rest_ns, blocks.quick)
+    rest_slow = blocks.cost(spent, rest_ns, blocks.slow)
+    mean = blocks.cost(spent, best.block_ns, np.ones(len(blocks.answers), dtype=bool))
     excess_ratio = max(0.0, 1.0 - quick / mean) if mean > 0 else 0.0
     return Hot(
         candidate=best,
@@ -103,19 +118,30 @@ def find_grown(case: Case) -> Hot | None:
         slow_ns=slow,
         rest_ratio=(rest_slow + COST_FLOOR_NS) / (rest_quick + COST_FLOOR_NS),
         latency_ratio=blocks.latency_ratio,
-        share=_share(case, best.block_ns * excess_ratio, whole_ns, attributed_ns),
+        share=_share(case, spent, best.block_ns * excess_ratio),
     )
+
+
+def _most_grown(blocks: _Blocks, spent: _Spent) -> Candidate | None:
+    """Of those whose cost grew nearly as much as any did, the deepest."""
+    grown = [
+        blocks.cost(spent, one.block_ns, blocks.slow)
+        - blocks.cost(spent, one.block_ns, blocks.quick)
+        for one in spent.candidates
+    ]
+    least = max(DEEPEST_RATIO * max(grown), 1.0)
+    leading = [one for one, more in zip(spent.candidates, grown, strict=True) if more >= least]
+    return max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
 
 
 def find_largest(case: Case) -> Hot | None:
     """The candidate that costs most in itself, whatever it is compared with."""
-    candidates, whole_ns, attributed_ns = _candidates(case)
-    if not candidates:
+    spent = _spend(case)
+    if not spent.candidates:
         return None
-    best = max(candidates, key=lambda one: (one.own_ns, one.depth, one.name))
-    share = _share(case, best.block_ns, whole_ns, attributed_ns)
+    best = max(spent.candidates, key=lambda one: (one.own_ns, one.depth, one.name))
     mean = float(best.block_ns.sum()) / max(case.requests.answer_count, 1.0)
-    return Hot(best, mean, mean, 1.0, 1.0, share)
+    return Hot(best, mean, mean, 1.0, 1.0, _share(case, spent, best.block_ns))
 
 
 def _divide(case: Case) -> _Blocks | None:
@@ -135,14 +161,18 @@ def _divide(case: Case) -> _Blocks | None:
     quick[order[:count]] = True
     slow[order[-count:]] = True
     ratio = float(latency[slow].mean()) / max(float(latency[quick].mean()), 1.0)
-    return _Blocks(arrivals, quick, slow, ratio)
+    return _Blocks(_answered(case, arrivals), quick, slow, ratio)
 
 
-def _candidates(case: Case) -> tuple[list[Candidate], Reals, Reals]:
-    """All candidates; the serving threads' CPU time per block: all of it, and what is attributed.
+def _answered(case: Case, arrivals: Reals) -> Reals:
+    """Answers per block: what came, less what more there is in flight at its end than before."""
+    in_flight = case.requests.in_flight
+    ends = np.minimum(np.arange(1, len(arrivals) + 1) * SLOTS_PER_BLOCK, len(in_flight)) - 1
+    return np.asarray(np.maximum(arrivals - np.diff(in_flight[ends], prepend=in_flight[0]), 0.0))
 
-    Functions where there are stacks, else threads.
-    """
+
+def _spend(case: Case) -> _Spent:
+    """Where the serving threads' CPU time went: to functions, or threads without stacks."""
     timeline = case.timeline
     count = timeline.axis.block_count
     serving = np.array([thread in case.serving for thread in timeline.threads], dtype=bool)
@@ -158,13 +188,13 @@ def _candidates(case: Case) -> tuple[list[Candidate], Reals, Reals]:
             ns = sum_by(block[mine], timeline.ns[mine], count)
             name = name_thread(timeline.threads[thread], case.thread_names)
             found.append(Candidate("thread", name, ns, float(ns.sum()), 0.0))
-        return found, whole_ns, whole_ns
+        return _Spent(whole_ns, whole_ns, tuple(found))
     served = serving[cpu.thread]
     mine = CpuByStack(
         cpu.frames, cpu.thread[served], cpu.slot[served], cpu.stack[served], cpu.ns[served]
     )
     attributed_ns = sum_by(mine.slot // SLOTS_PER_BLOCK, mine.ns, count)
-    return _functions(mine, count), whole_ns, attributed_ns
+    return _Spent(whole_ns, attributed_ns, tuple(_functions(mine, count)))
 
 
 def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
@@ -194,7 +224,7 @@ def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
     ]
 
 
-def _share(case: Case, block_ns: Reals, whole_ns: Reals, attributed_ns: Reals) -> Share:
+def _share(case: Case, spent: _Spent, block_ns: Reals) -> Share:
     """The part of the requests' time that goes with a part of the serving threads' CPU time.
 
     While a serving thread runs, requests on others wait for the interpreter or for its CPU: that
@@ -212,7 +242,7 @@ def _share(case: Case, block_ns: Reals, whole_ns: Reals, attributed_ns: Reals) -
         dtype=bool,
     )
     rows = amplified[ledger.label] if len(amplified) else np.zeros(0, dtype=bool)
-    enough = attributed_ns >= ATTRIBUTED_MIN * whole_ns
-    base_ns = np.where(enough, attributed_ns, whole_ns)
+    enough = spent.attributed_ns >= ATTRIBUTED_MIN * spent.whole_ns
+    base_ns = np.where(enough, spent.attributed_ns, spent.whole_ns)
     part = np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0) * ledger.block_ns(rows)
     return share_of_blocks(part, case.whole_blocks)

@@ -30,7 +30,9 @@ STALL_MIN_NS = 50_000_000
 BURST_MIN_NS = 100_000_000
 BURST_RATIO_MIN = 5.0
 WAITING_MIN = 2.0
-RUN_RATIO_MIN = 0.9
+RUN_RATIO_MIN = 0.8
+# Of a burst, so much must be run time: the rest may be waits for a CPU.
+COMPUTING_MIN = 0.5
 LOOP_SHARE_MIN = 0.01
 STALL_LIMIT = 20_000
 NAMED_SHARE_MIN = 0.5
@@ -119,7 +121,9 @@ def _bursts(case: Case, frame: Frame) -> list[Stall]:
     """
     start, moved = frame.integers("start_ns"), frame.integers("moved_ns")
     run = frame.integers("run_ns")
-    busy = (run >= RUN_RATIO_MIN * (moved - start)) & (moved > start)
+    # A loop that waits for a CPU has not come back to its selector either.
+    wanted = run + np.maximum(frame.integers("wait_ns"), 0)
+    busy = (wanted >= RUN_RATIO_MIN * (moved - start)) & (moved > start)
     busy &= frame.integers("syscall") == RUNNING
     least_ns = max(BURST_MIN_NS, BURST_RATIO_MIN * _service_time_ns(case, float(run.sum())))
     answers = _answer_times(case)
@@ -127,7 +131,10 @@ def _bursts(case: Case, frame: Frame) -> list[Stall]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], busy.astype(np.int64), [0]])))
     for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
         for begin, end in _gaps(int(start[first]), int(moved[last - 1]), answers):
-            if end - begin >= least_ns and _waiting(case, begin, end) >= WAITING_MIN:
+            inside = (start >= begin) & (moved <= end)
+            computes = run[inside].sum() >= COMPUTING_MIN * (end - begin)
+            is_long = end - begin >= least_ns
+            if is_long and computes and _waiting(case, begin, end) >= WAITING_MIN:
                 stalls.append(Stall(begin, end, Label(State.ON_CPU)))
     return stalls
 

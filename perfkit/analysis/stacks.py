@@ -89,7 +89,7 @@ def read_stacks(aligned: Aligned, kind: str) -> Stacks:
     Frames that repeat one another (recursion) count once.
     """
     frames, number = _read_frames(aligned)
-    table = aligned.table("stack_samples")
+    table = aligned.table("stack_samples").sorted_by("begin_ns", "pid", "tid", "stack", "end_ns")
     known = np.array([one in number for one in table.integers("stack").tolist()], dtype=bool)
     wanted = np.array([text == kind for text in table.text("kind")], dtype=bool)
     table = table.where(known & wanted & (table.integers("end_ns") > table.integers("begin_ns")))

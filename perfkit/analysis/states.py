@@ -74,11 +74,13 @@ class Label:
     """A named state and whom it leads to: a peer, a file, a futex word; "" where nothing does.
 
     `held` marks a wait for a CPU that began on one: locks that the thread held stay held.
+    `flush` marks a wait for the disk that a call such as fsync asked for.
     """
 
     state: State
     culprit: str = ""
     held: bool = False
+    flush: bool = False
 
 
 class Labels:
@@ -101,6 +103,7 @@ SEND = frozenset({1, 20, 40, 44, 46, 307})
 CONNECT = 42
 TRANSFER = RECEIVE | SEND | {CONNECT}
 FLUSH = frozenset({26, 74, 75, 162, 277, 306})
+FLUSH_ALL = frozenset({26, 162})  # msync and sync name no descriptor
 FILE = FLUSH | {2, 4, 5, 6, 17, 18, 21, 76, 77, 78, 82, 87, 217, 257, 262, 285, 295, 296, 316, 332}
 DISK_QUEUE = frozenset({208, 333})
 ACCEPT = frozenset({43, 288})
@@ -156,6 +159,9 @@ class Namer:
             return self._name_futex(row)
         if number in TRANSFER:
             return self._name_transfer(row, number)
+        if number in FLUSH:
+            path = "" if number in FLUSH_ALL else self._path(pid, arg0)
+            return Label(State.DISK_WAIT, path, flush=True)
         if number in FILE:
             return Label(State.DISK_WAIT, self._path(pid, arg0))
         state = _ALWAYS.get(number)

@@ -1,0 +1,137 @@
+"""One function takes the time, named; more of it than in the quick parts of the same window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perfkit.analysis._hot import Hot, find_grown, find_largest
+from perfkit.analysis.case import Case
+from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.rules._rule import Rule, make_finding
+from perfkit.analysis.states import State
+from perfkit.findings import Culprit, Evidence, Finding, Rejection
+from perfkit.units import to_percent
+
+GROWTH_MIN = 2.0
+# The function must have grown beyond everything else, or it is only load.
+AGAINST_REST_MIN = 1.5
+LATENCY_GROWTH_MIN = 1.3
+SOURCE = "py-spy samples, schedstat"
+SOURCE_THREADS = "schedstat; there are no stacks"
+
+
+def find(case: Case) -> Iterator[Finding | Rejection]:
+    """Time: CPU of serving threads and what waits behind it. Mechanism: its cost per request."""
+    hot = find_grown(case)
+    if hot is not None and _has_grown(hot):
+        yield _finding(case, hot, is_grown=True)
+        yield from _look_alikes(case)
+        return
+    largest = find_largest(case) if case.said_slow else None
+    if largest is not None and passes_gate(largest.share):
+        yield _finding(case, largest, is_grown=False)
+        yield from _look_alikes(case)
+        return
+    yield _reject(hot)
+
+
+def _has_grown(hot: Hot) -> bool:
+    return (
+        passes_gate(hot.share)
+        and hot.ratio >= GROWTH_MIN
+        and hot.ratio >= AGAINST_REST_MIN * hot.rest_ratio
+        and hot.latency_ratio >= LATENCY_GROWTH_MIN
+    )
+
+
+def _reject(hot: Hot | None) -> Rejection:
+    if hot is None:
+        return Rejection(
+            RULE.id, "functions that grew", 0, 1, "", SOURCE, "no requests, or none grew"
+        )
+    return Rejection(
+        RULE.id,
+        f"CPU per request of {hot.candidate.name}, slow parts of the window against quick ones",
+        hot.ratio,
+        GROWTH_MIN,
+        "x",
+        SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS,
+        f"that is {to_percent(hot.share.value)} of the time; everything else grew "
+        f"x{hot.rest_ratio:.1f}",
+    )
+
+
+def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
+    source = SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS
+    name = hot.candidate.name
+    evidence = [
+        Evidence(
+            f"CPU per request of {name}" + (" in slow parts of the window" if is_grown else ""),
+            hot.slow_ns / 1e6,
+            hot.quick_ns / 1e6 if is_grown else None,
+            "ms",
+            f"{source}, against the quick parts" if is_grown else source,
+        ),
+        Evidence(
+            "CPU time of it in the window",
+            float(hot.candidate.block_ns.sum()) / 1e9,
+            None,
+            "s",
+            source,
+        ),
+    ]
+    verb = "takes the CPU time in slow requests" if is_grown else "takes most of the CPU time"
+    is_function = hot.candidate.kind == "function"
+    return make_finding(
+        case,
+        RULE,
+        title=f"{name} {verb}",
+        share=hot.share,
+        confidence=(0.85 if is_grown else 0.7) - (0.0 if is_function else 0.15),
+        culprit=Culprit("function" if is_function else "thread", name),
+        evidence=tuple(evidence),
+    )
+
+
+def _look_alikes(case: Case) -> Iterator[Rejection]:
+    throttled = case.share(State.THROTTLED)
+    if not passes_gate(throttled):
+        yield Rejection(
+            "cpu_throttled",
+            "share of time throttled",
+            throttled.value,
+            SHARE_GATE,
+            "ratio",
+            "cpu.stat",
+            "its threads run, they are not stopped",
+        )
+
+
+RULE = Rule(
+    id="hot_function",
+    family="python",
+    parent="",
+    cell=("CPU", "utilisation"),
+    state=State.ON_CPU,
+    needs=("thread_runs.run_ns",),
+    sources=("threads",),
+    absent="threads of the service",
+    excludes=("gil_contention", "host_cpu_saturated", "cpu_throttled"),
+    summary="One function takes the time.",
+    meaning=(
+        "One function of the request's path uses much more CPU than it did in other parts of the\n"
+        "same window, or, where you said that the service is slow (--slow), the most of all.\n"
+        "In Python the requests on other threads wait for it too: one thread runs at a time."
+    ),
+    detection=(
+        "Time: CPU of the serving threads, exact by schedstat, shared among the functions that\n"
+        "py-spy saw them in, and the waits for the interpreter or a CPU that stand behind it.\n"
+        "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
+        "that in the quickest third, and grew more than everything else did.\n"
+        "Not this: a function that costs the same throughout is what the service does. A thread\n"
+        "that serves nobody is gil_contention or busy_poll_thread."
+    ),
+    fix="look at what the named function was given in the slow requests, and make it do less",
+    verify="its CPU per request is the same in slow and in quick parts of the window",
+    find=find,
+)
