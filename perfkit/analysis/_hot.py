@@ -23,7 +23,6 @@ SMOOTHED_BLOCKS = 3
 THIRD = 1 / 3
 COST_FLOOR_NS = 100_000.0
 ATTRIBUTED_MIN = 0.3
-COMPARED_MIN = 0.1
 DEEPEST_RATIO = 0.6
 ARRIVALS_MIN = 0.5
 
@@ -45,6 +44,7 @@ class Hot:
 
     `quick_ns` and `slow_ns` are its CPU time per request in the quick and the slow third of the
     window; `rest_ratio` is how the cost of everything else grew; `share` is that of the ledger.
+    `grown_share` is how much of what slow requests take longer is time on a CPU or behind it, 0..1.
     """
 
     candidate: Candidate
@@ -53,6 +53,7 @@ class Hot:
     rest_ratio: float
     latency_ratio: float
     share: Share
+    grown_share: float = 1.0
 
     @property
     def ratio(self) -> float:
@@ -83,34 +84,24 @@ class _Blocks:
     slow: Masks
     latency_ratio: float
 
-    def cost(self, spent: _Spent, block_ns: Reals, chosen: Masks) -> float:
-        """CPU time per request in some blocks, of what is attributed in proportion."""
-        whole_ns = float(spent.whole_ns[chosen].sum())
-        attributed_ns = float(spent.attributed_ns[chosen].sum())
-        of_whole = float(block_ns[chosen].sum()) / max(attributed_ns, 1.0)
-        return of_whole * whole_ns / max(float(self.answers[chosen].sum()), 1.0)
-
-    def knows(self, spent: _Spent) -> bool:
-        """Whether enough is attributed in both parts to compare them."""
-        return all(
-            spent.attributed_ns[part].sum() >= COMPARED_MIN * spent.whole_ns[part].sum()
-            for part in (self.quick, self.slow)
-        )
+    def cost(self, block_ns: Reals, chosen: Masks) -> float:
+        """CPU time per request in some blocks."""
+        return float(block_ns[chosen].sum()) / max(float(self.answers[chosen].sum()), 1.0)
 
 
 def find_grown(case: Case) -> Hot | None:
     """The candidate that the slow blocks have and the quick ones lack; the deepest that has it."""
     blocks, spent = _divide(case), _spend(case)
-    if blocks is None or not spent.candidates or not blocks.knows(spent):
+    if blocks is None or not spent.candidates:
         return None
     best = _most_grown(blocks, spent)
     if best is None:
         return None
-    quick, slow = (blocks.cost(spent, best.block_ns, part) for part in (blocks.quick, blocks.slow))
+    quick, slow = (blocks.cost(best.block_ns, part) for part in (blocks.quick, blocks.slow))
     rest_ns = np.maximum(spent.attributed_ns - best.block_ns, 0.0)
-    rest_quick = blocks.cost(spent, rest_ns, blocks.quick)
-    rest_slow = blocks.cost(spent, rest_ns, blocks.slow)
-    mean = blocks.cost(spent, best.block_ns, np.ones(len(blocks.answers), dtype=bool))
+    rest_quick = blocks.cost(rest_ns, blocks.quick)
+    rest_slow = blocks.cost(rest_ns, blocks.slow)
+    mean = blocks.cost(best.block_ns, np.ones(len(blocks.answers), dtype=bool))
     excess_ratio = max(0.0, 1.0 - quick / mean) if mean > 0 else 0.0
     return Hot(
         candidate=best,
@@ -119,14 +110,14 @@ def find_grown(case: Case) -> Hot | None:
         rest_ratio=(rest_slow + COST_FLOOR_NS) / (rest_quick + COST_FLOOR_NS),
         latency_ratio=blocks.latency_ratio,
         share=_share(case, spent, best.block_ns * excess_ratio),
+        grown_share=_grown_share(case, blocks),
     )
 
 
 def _most_grown(blocks: _Blocks, spent: _Spent) -> Candidate | None:
     """Of those whose cost grew nearly as much as any did, the deepest."""
     grown = [
-        blocks.cost(spent, one.block_ns, blocks.slow)
-        - blocks.cost(spent, one.block_ns, blocks.quick)
+        blocks.cost(one.block_ns, blocks.slow) - blocks.cost(one.block_ns, blocks.quick)
         for one in spent.candidates
     ]
     least = max(DEEPEST_RATIO * max(grown), 1.0)
@@ -224,12 +215,28 @@ def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
     ]
 
 
+def _grown_share(case: Case, blocks: _Blocks) -> float:
+    """Of the time that slow requests take longer than quick ones, what a function may explain."""
+    parts = (case.ledger.block_ns(_rows_behind_cpu(case)), case.whole_blocks)
+    mine, whole = (blocks.cost(ns, blocks.slow) - blocks.cost(ns, blocks.quick) for ns in parts)
+    return min(1.0, max(0.0, mine / whole)) if whole > 0 else 0.0
+
+
 def _share(case: Case, spent: _Spent, block_ns: Reals) -> Share:
     """The part of the requests' time that goes with a part of the serving threads' CPU time.
 
     While a serving thread runs, requests on others wait for the interpreter or for its CPU: that
     time goes the same way. What is not attributed is shared like what is, where that is enough.
     """
+    enough = spent.attributed_ns >= ATTRIBUTED_MIN * spent.whole_ns
+    base_ns = np.where(enough, spent.attributed_ns, spent.whole_ns)
+    behind_ns = case.ledger.block_ns(_rows_behind_cpu(case))
+    part = np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0) * behind_ns
+    return share_of_blocks(part, case.whole_blocks)
+
+
+def _rows_behind_cpu(case: Case) -> Masks:
+    """Time on a CPU, and waits for the interpreter or a CPU behind the service's own threads."""
     ledger = case.ledger
     serving = {name_thread(thread, case.thread_names) for thread in case.serving}
     amplified = np.array(
@@ -241,8 +248,4 @@ def _share(case: Case, spent: _Spent, block_ns: Reals) -> Share:
         ],
         dtype=bool,
     )
-    rows = amplified[ledger.label] if len(amplified) else np.zeros(0, dtype=bool)
-    enough = spent.attributed_ns >= ATTRIBUTED_MIN * spent.whole_ns
-    base_ns = np.where(enough, spent.attributed_ns, spent.whole_ns)
-    part = np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0) * ledger.block_ns(rows)
-    return share_of_blocks(part, case.whole_blocks)
+    return amplified[ledger.label] if len(amplified) else np.zeros(0, dtype=bool)

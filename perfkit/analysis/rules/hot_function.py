@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from perfkit.analysis._hot import Hot, find_grown, find_largest
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.halts import read_halts
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
@@ -16,6 +17,9 @@ GROWTH_MIN = 2.0
 # The function must have grown beyond everything else, or it is only load.
 AGAINST_REST_MIN = 1.5
 LATENCY_GROWTH_MIN = 1.3
+# Requests that are slow because nothing runs (stopped, throttled) are not slow by a function.
+GROWN_SHARE_MIN = 0.3
+HALTED_RATIO_MAX = 0.05
 SOURCE = "py-spy samples, schedstat"
 SOURCE_THREADS = "schedstat; there are no stacks"
 
@@ -23,7 +27,7 @@ SOURCE_THREADS = "schedstat; there are no stacks"
 def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: CPU of serving threads and what waits behind it. Mechanism: its cost per request."""
     hot = find_grown(case)
-    if hot is not None and _has_grown(hot):
+    if hot is not None and _has_grown(hot) and not _was_halted(case):
         yield _finding(case, hot, is_grown=True)
         yield from _look_alikes(case)
         return
@@ -35,11 +39,19 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     yield _reject(hot)
 
 
+def _was_halted(case: Case) -> bool:
+    """Whether it stood still for a part of the window: then its seconds are not alike."""
+    axis = case.aligned.axis
+    halts = read_halts(case.aligned, case.timeline)
+    return any(halt.window_ratio(axis) >= HALTED_RATIO_MAX for halt in halts)
+
+
 def _has_grown(hot: Hot) -> bool:
     return (
         passes_gate(hot.share)
         and hot.ratio >= GROWTH_MIN
         and hot.ratio >= AGAINST_REST_MIN * hot.rest_ratio
+        and hot.grown_share >= GROWN_SHARE_MIN
         and hot.latency_ratio >= LATENCY_GROWTH_MIN
     )
 
@@ -127,7 +139,8 @@ RULE = Rule(
         "Time: CPU of the serving threads, exact by schedstat, shared among the functions that\n"
         "py-spy saw them in, and the waits for the interpreter or a CPU that stand behind it.\n"
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
-        "that in the quickest third, and grew more than everything else did.\n"
+        "that in the quickest third, and grew more than everything else did; and of what slow\n"
+        "requests take longer, 30 % or more is time on a CPU or behind the service's own threads.\n"
         "Not this: a function that costs the same throughout is what the service does. A thread\n"
         "that serves nobody is gil_contention or busy_poll_thread."
     ),
