@@ -25,6 +25,10 @@ IDLE_WINDOW_SHARE = 0.9
 CARRIED_MIN = 0.5
 # A lock that is waited for is held: some user of it works or sleeps. Samples blur this a little.
 HOLDERLESS_SHARE = 0.1
+# Threads that wait nowhere else, of which never two work at a time, are a pool with one job at a
+# time: after a lock they would do something else, or idle somewhere.
+IN_TURN_QUANTILE, IN_TURN_MAX = 95.0, 1.05
+ELSEWHERE_MAX = 0.02
 # More than one waiter at a time, or threads that mostly wait on this word, make it a shared one:
 # private words are handed from thread to thread by the allocator, but one at a time.
 SHARED_WAITERS_MIN = 1.2
@@ -111,6 +115,21 @@ class _Words:
         working = np.minimum(self.mean(self._busy_entries & of_users), 1.0)
         return float((word.waiters * (1 - working)).sum() / max(word.waiters.sum(), 1e-9))
 
+    def is_pool_in_turn(self, word: _Word) -> bool:
+        """Whether the word's users wait only here, and never two of them work at a time."""
+        states = self.timeline.states()
+        of_users = np.isin(self.timeline.thread, word.threads)
+        idle = of_users & np.isin(states, [int(state) for state in IDLE_STATES])
+        others_ns = float(self._undecided_ns[word.threads].sum() - word.thread_ns.sum())
+        elsewhere_ns = float(self.timeline.ns[idle].sum()) + others_ns
+        # Neither wait says that a thread works: two may wait while a third does.
+        queued = np.isin(states, [int(State.RUNNABLE), int(State.GIL_WAIT)])
+        working = self.mean(self._busy_entries & of_users & ~queued)
+        return bool(
+            elsewhere_ns <= ELSEWHERE_MAX * word.thread_ns.sum()
+            and np.percentile(working, IN_TURN_QUANTILE) <= IN_TURN_MAX
+        )
+
     def fills_window(self, entries: Masks) -> bool:
         """Whether the threads of these entries are nearly always in them."""
         ns = self._by_thread(entries)
@@ -143,6 +162,7 @@ def _shared_decider(words: _Words, requests: Requests) -> Callable[[int], State]
         idle = _carried(_blocks(word.waiters), unserved) < CARRIED_MIN
         # Requests may queue elsewhere, as for a loop's thread: but a lock also has a holder.
         idle = idle or words.holderless_share(word) > HOLDERLESS_SHARE
+        idle = idle or words.is_pool_in_turn(word)
         if not requests.counted:
             idle = words.fills_window(words.timeline.label == label)
         return State.IDLE_POOL if idle else State.LOCK_WAIT
