@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from reports import CAUSE
 
+from perfkit import codec
 from perfkit.analysis.profile import Profile, ProfileFrame, ProfileStack, to_frame
 from perfkit.analysis.stacks import Function
 from perfkit.cli._show import View, show
@@ -21,7 +22,7 @@ from perfkit.export._exporter import Look
 from perfkit.export._flame import lay_out
 
 GOLDEN = Path(__file__).parent / "golden"
-NO_STACKS = Path(__file__).parent / "captures" / "cpu_throttled.fires.threads.perfkit"
+WITH_STACKS = Path(__file__).parent / "captures" / "cpu_throttled.fires.threads.perfkit"
 SPACE = "{http://www.w3.org/2000/svg}"
 
 SERVES = ProfileFrame("threads that serve requests", "", "group")
@@ -155,10 +156,15 @@ def test_frame_tells_where_its_function_comes_from(file: str, origin: str) -> No
 
 @pytest.mark.parametrize("name", ["folded", "svg"])
 def test_run_without_stacks_says_so_in_one_line(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is drawn of nothing; the reason is given."""
-    code = main(["report", str(NO_STACKS), "--to", name])
+    capture = codec.decode(WITH_STACKS.read_bytes())
+    tables = {name: table for name, table in capture.tables.items() if "stack" not in name}
+    run = tmp_path / "run.perfkit"
+    run.write_bytes(codec.encode(replace(capture, tables=tables)))
+
+    code = main(["report", str(run), "--to", name])
 
     said = capsys.readouterr()
     assert (code, said.out, "holds no Python stacks" in said.err) == (3, "", True)

@@ -42,9 +42,9 @@ def test_stopped_process_is_called_stopped() -> None:
     """A process that stands still is named, with what lets it go on."""
     report = report_of([Step(NANOSLEEP, 400 * MS)], state_letter=ord("T"))
 
-    assert report.verdict.state == "unexplained"
-    assert "stopped for 100 %" in report.verdict.text
-    assert "kill -CONT 100" in report.verdict.text
+    assert [cause.id for cause in report.causes] == ["process_stopped"]
+    assert "stopped for 98.5 %" in report.verdict.text
+    assert report.causes[0].fix.startswith("kill -CONT 100")
 
 
 @pytest.mark.parametrize(("pause_ms", "state"), [(30, "healthy"), (1, "unexplained")])
