@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from msgspec import json, structs
-from test_rules import CAPTURES, _read
+from test_rules import CAPTURES, diagnose, read
 
 from perfkit import codec
 from perfkit.analysis import analyse
@@ -53,17 +53,17 @@ def _reverse(table: Table) -> Table:
 @pytest.mark.parametrize("name", CAPTURES)
 def test_the_same_bytes_give_the_same_report(name: str) -> None:
     """Re-reading a saved capture gives the findings of the live run, byte for byte."""
-    capture = _read(name)
+    capture = read(name)
 
     again = codec.decode(codec.encode(capture))
 
-    assert json.encode(analyse(again)) == json.encode(analyse(capture))
+    assert json.encode(analyse(again)) == json.encode(diagnose(name))
 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_a_shift_of_all_times_changes_no_finding(name: str) -> None:
     """Monotonic clocks start anywhere: only differences count."""
-    capture = _read(name)
+    capture = read(name)
     clock = capture.header.clock
     moved = structs.replace(
         clock, start_ns=clock.start_ns + SHIFT_NS, end_ns=clock.end_ns + SHIFT_NS
@@ -72,21 +72,21 @@ def test_a_shift_of_all_times_changes_no_finding(name: str) -> None:
         _map_tables(capture, _shift), header=structs.replace(capture.header, clock=moved)
     )
 
-    assert _findings(analyse(shifted)) == _findings(analyse(capture))
+    assert _findings(analyse(shifted)) == _findings(diagnose(name))
 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_another_host_name_changes_no_finding(name: str) -> None:
     """The name of a host is no evidence."""
-    capture = _read(name)
+    capture = read(name)
     renamed = structs.replace(capture, header=structs.replace(capture.header, host="other"))
 
-    assert _findings(analyse(renamed)) == _findings(analyse(capture))
+    assert _findings(analyse(renamed)) == _findings(diagnose(name))
 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_the_order_of_rows_changes_no_finding(name: str) -> None:
     """Tables are sets of rows; their own times order them."""
-    capture = _read(name)
+    capture = read(name)
 
-    assert _findings(analyse(_map_tables(capture, _reverse))) == _findings(analyse(capture))
+    assert _findings(analyse(_map_tables(capture, _reverse))) == _findings(diagnose(name))

@@ -5,6 +5,7 @@ The captures in tests/captures/ are recorded from real runs (tests/record_captur
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,16 @@ FIRING = [name for name in CAPTURES if ".fires." in name]
 SILENT = [name for name in CAPTURES if ".fires." not in name]
 
 
-def _read(name: str) -> Capture:
+@cache
+def read(name: str) -> Capture:
+    """A capture by its name."""
     return codec.decode((FOLDER / f"{name}.perfkit").read_bytes())
 
 
-def _diagnose(name: str) -> Report:
-    return analyse(_read(name))
+@cache
+def diagnose(name: str) -> Report:
+    """The report on a capture; captures do not change, so each is analysed once."""
+    return analyse(read(name))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -40,7 +45,7 @@ def test_every_rule_has_a_firing_and_a_near_miss_capture(rule: str, kind: str) -
 @pytest.mark.parametrize("name", FIRING)
 def test_rule_fires_first_on_its_capture(name: str) -> None:
     """The cause that was switched on is the first one."""
-    report = _diagnose(name)
+    report = diagnose(name)
 
     assert report.verdict.state == "cause", report.verdict
     assert report.causes[0].id == name.partition(".")[0]
@@ -49,7 +54,7 @@ def test_rule_fires_first_on_its_capture(name: str) -> None:
 @pytest.mark.parametrize("name", SILENT)
 def test_no_rule_fires_on_near_misses_and_healthy_captures(name: str) -> None:
     """A mechanism without time is a footnote, and a healthy service is called healthy."""
-    report = _diagnose(name)
+    report = diagnose(name)
 
     assert (report.verdict.state, report.causes) == ("healthy", ()), report.verdict
 
@@ -57,7 +62,7 @@ def test_no_rule_fires_on_near_misses_and_healthy_captures(name: str) -> None:
 @pytest.mark.parametrize("name", SILENT)
 def test_every_silent_rule_says_by_which_number(name: str) -> None:
     """On a healthy service each rule is in the ruled-out list, none is skipped in silence."""
-    report = _diagnose(name)
+    report = diagnose(name)
 
     assert {rejection.id for rejection in report.ruled_out} >= set(RULES)
 
@@ -65,7 +70,7 @@ def test_every_silent_rule_says_by_which_number(name: str) -> None:
 @pytest.mark.parametrize("name", CAPTURES)
 def test_captures_are_small_and_redacted(name: str) -> None:
     """No capture is large, and none tells which machine it was recorded on."""
-    capture = _read(name)
+    capture = read(name)
 
     assert (FOLDER / f"{name}.perfkit").stat().st_size <= SIZE_LIMIT_BYTES
     assert capture.header.host == "host-1"

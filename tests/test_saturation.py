@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
 from test_requests import Load, _events, _rows
-from test_rules import _read
+from test_rules import read
 
 from perfkit.analysis import analyse
 from perfkit.analysis.case import build_case
@@ -242,7 +242,7 @@ def test_requests_that_cost_more_than_before_are_told_from_load() -> None:
 @pytest.mark.parametrize("front", ["threads", "asyncio"])
 def test_share_of_saturation_is_most_of_the_time(front: str) -> None:
     """On a real run far beyond capacity requests spend most of their time behind others."""
-    found = analyse(_read(f"load_saturation.fires.{front}")).causes[0]
+    found = analyse(read(f"load_saturation.fires.{front}")).causes[0]
 
     assert found.id == "load_saturation"
     assert found.share_low > 0.5
