@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from perfkit import _native
+from perfkit.collectors._proc import list_descriptors
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Column, ColumnType, Item, Row, Rows, TableSchema
@@ -75,7 +74,7 @@ class DescriptorTable:
 
     def _list(self, pid: int, t_ns: int) -> Iterator[Item]:
         try:
-            found = _native.list_fds(os.fspath(self._host.proc), pid, DESCRIPTOR_LIMIT + 1)
+            found = list_descriptors(self._host, pid)
         except PermissionError:
             self.refused.add(pid)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ TICKS_PER_SECOND = 100  # USER_HZ, fixed in the ABI of every Linux machine that 
 NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 STAT_LIMIT_BYTES = 4096
 STATUS_LIMIT_BYTES = 16384
+DESCRIPTOR_LIMIT = 65_536
 
 
 class ProcStat(Struct, frozen=True):
@@ -77,6 +79,19 @@ def parse_status(text: str) -> dict[str, str]:
     return found
 
 
+def parse_fields(text: str, *names: str) -> dict[str, str]:
+    """Reads the named `Key: value` lines only; a small part of what `parse_status` costs.
+
+    Missing: keys without a line are left out, and so is the first line (the process's name).
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        _, separator, rest = text.partition(f"\n{name}:")
+        if separator:
+            found[name] = rest.partition("\n")[0].strip()
+    return found
+
+
 def parse_cpu_list(text: str) -> frozenset[int]:
     """Reads a list of CPUs such as "0-3,8"; parts that are no numbers are left out."""
     found: set[int] = set()
@@ -100,6 +115,14 @@ def read_status(host: Host, pid: int) -> dict[str, str]:
         return {}
 
 
+def read_fields(host: Host, pid: int, *names: str) -> dict[str, str]:
+    """Reads the named lines of one process's status; empty where it is gone or refused."""
+    try:
+        return parse_fields(host.read_proc(f"{pid}/status", STATUS_LIMIT_BYTES), *names)
+    except Unavailable:
+        return {}
+
+
 def read_link(host: Host, relative: str) -> str:
     """Reads a link under /proc, undecodable bytes escaped; "" where it is gone or refused."""
     try:
@@ -110,8 +133,24 @@ def read_link(host: Host, relative: str) -> str:
 
 
 def list_pids(host: Host) -> list[int]:
-    """The ids of all processes, ascending."""
+    """The ids of all processes, ascending; in a recording as they were a moment ago."""
+    return host.share("pids", lambda: _list_pids(host))
+
+
+def _list_pids(host: Host) -> list[int]:
     return sorted(int(name) for name in host.list_proc() if name.isdecimal())
+
+
+def list_descriptors(host: Host, pid: int) -> list[tuple[int, str]]:
+    """A process's descriptors with what they point to, in a recording as they were a moment ago.
+
+    Shape: as the kernel lists them, at most DESCRIPTOR_LIMIT. Raises: OSError where it is gone
+    (ProcessLookupError, FileNotFoundError) or refuses (PermissionError).
+    """
+    from perfkit import _native  # not at the top: without it `record` must say what is missing
+
+    root = os.fspath(host.proc)
+    return host.share(("fd", pid), lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT))
 
 
 def read_cpu_ns(host: Host, pid: int) -> int:

@@ -14,6 +14,8 @@ from perfkit.model import Target
 
 MEMBER_LIMIT = 4096
 CHECK_LIMIT = 32
+# New processes that are read in one look; where more came, the rest is looked at the next time.
+NEW_LIMIT = 256
 
 
 class Member(Struct, frozen=True):
@@ -35,6 +37,7 @@ class Changes(Struct, frozen=True):
 class ServiceTracker:
     """Keeps the list of a target's processes. Only new pids are read whole, so it stays cheap.
 
+    In a recording all trackers share what they read, so many of them cost little more than one.
     A new process belongs to the service when its parent does, to the siblings when it is in the
     service's own cgroup (the root cgroup makes no siblings).
     """
@@ -79,8 +82,9 @@ class ServiceTracker:
             if now is not None and pid in pids:
                 self.members[pid] = now
         gone = tuple(self.members.pop(pid) for pid in exited)
-        started = self._admit(sorted(pids - self._seen))
-        self._seen = pids
+        new = sorted(pids - self._seen)
+        started = self._admit(new[:NEW_LIMIT])
+        self._seen = pids.difference(new[NEW_LIMIT:])
         return Changes(started, tuple(execed), gone)
 
     def is_alive(self) -> bool:
@@ -102,15 +106,15 @@ class ServiceTracker:
 
     def _admit(self, pids: list[int]) -> tuple[Member, ...]:
         """Takes in those new processes that belong to the service, parents before children."""
-        waiting = {pid: member for pid in pids if (member := self._read(pid, "")) is not None}
+        waiting = {pid: stat for pid in pids if (stat := self._read_stat(pid)) is not None}
         started: list[Member] = []
         found = True
         while found and len(self.members) < MEMBER_LIMIT:
             found = False
-            for pid, member in list(waiting.items()):
-                role = self._role_of(member.stat)
-                if role and not member.stat.is_gone:
-                    self.members[pid] = Member(member.stat, member.exe, role)
+            for pid, stat in list(waiting.items()):
+                role = self._role_of(stat)
+                if role and not stat.is_gone:
+                    self.members[pid] = Member(stat, self._read_exe(pid), role)
                     started.append(self.members[pid])
                     del waiting[pid]
                     found = True
@@ -127,7 +131,16 @@ class ServiceTracker:
         return ""
 
     def _read(self, pid: int, role: str) -> Member | None:
+        stat = self._read_stat(pid)
+        return None if stat is None else Member(stat, self._read_exe(pid), role)
+
+    def _read_stat(self, pid: int) -> ProcStat | None:
+        host = self._host
         try:
-            return Member(read_stat(self._host, pid), read_link(self._host, f"{pid}/exe"), role)
+            return host.share(("stat", pid), lambda: read_stat(host, pid))
         except Unavailable:
             return None
+
+    def _read_exe(self, pid: int) -> str:
+        host = self._host
+        return host.share(("exe", pid), lambda: read_link(host, f"{pid}/exe"))

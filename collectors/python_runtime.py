@@ -77,23 +77,34 @@ class _Session:
         self._tracker = ServiceTracker(host, target)
         self._known: set[int] = set()
         self._runtimes: dict[tuple[str, str], Runtime | None] = {}
+        # The dear first look is taken before the window begins.
+        self._first: tuple[list[Row], Unavailable | None] | None = self._look()
 
     def poll(self) -> Iterable[Item]:
-        changes = self._tracker.update()
-        self._known -= {member.stat.pid for member in (*changes.execed, *changes.exited)}
-        problem: Unavailable | None = None
-        for pid in self._tracker.service_pids:
-            if pid not in self._known:
-                self._known.add(pid)
-                try:
-                    yield from self._read(pid)
-                except Unavailable as absent:
-                    problem = absent
+        if self._first is None:
+            changes = self._tracker.update()
+            self._known -= {member.stat.pid for member in (*changes.execed, *changes.exited)}
+        rows, problem = self._first or self._look()
+        self._first = None
+        yield from rows
         if problem is not None:
             raise problem
 
     def close(self) -> Iterable[Item]:
         return ()
+
+    def _look(self) -> tuple[list[Row], Unavailable | None]:
+        """What is found in processes not looked at yet, and why one of them could not be read."""
+        rows: list[Row] = []
+        problem: Unavailable | None = None
+        for pid in self._tracker.service_pids:
+            if pid not in self._known:
+                self._known.add(pid)
+                try:
+                    rows += self._read(pid)
+                except Unavailable as absent:
+                    problem = absent
+        return rows, problem
 
     def _read(self, pid: int) -> Iterator[Row]:
         text = self._host.read_proc(f"{pid}/maps", MAPS_LIMIT_BYTES)

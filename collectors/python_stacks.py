@@ -36,13 +36,15 @@ FIXTURE = "live"  # proved on real interpreters, not on fixture trees
 PROCESS_LIMIT = 2
 CANDIDATE_LIMIT = 32
 CHOICE_S = 0.15
+# py-spy reads the interpreter's symbols first (20 ms of CPU): that shall not be in the window.
+SETTLE_S = 0.1
 FINISH_S = 0.45
 STACK_LIMIT = 512
 STRETCH_LIMIT = 20_000
 # What one look costs py-spy (measured): at the holder of the lock; at each of all threads.
-GIL_LOOK_S = 0.0002
+GIL_LOOK_S = 0.00025
 THREAD_LOOK_S = 0.0002
-COST_RATIO = 0.008
+COST_RATIO = 0.004
 RATE_MAX_HERTZ = 25.0
 # py-spy hears that it shall end after its next sample only, so it must not be too rare.
 RATE_MIN_HERTZ = 8.0
@@ -101,6 +103,7 @@ class _Session:
         time.sleep(CHOICE_S)
         _pyspy.find_program()
         self._start_all()
+        time.sleep(SETTLE_S)
 
     def poll(self) -> Iterator[Item]:
         ended = [one for one in self._running if one.recorder.has_ended]
@@ -131,6 +134,10 @@ class _Session:
                 problem = absent
         if problem is not None:
             raise problem
+
+    def children(self) -> tuple[int, ...]:
+        """The pids of what runs for us at this moment."""
+        return tuple(one.recorder.pid for one in self._running)
 
     def rate(self) -> Rate | None:
         """The rate at which the holder of the lock was looked for, as planned."""

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 from perfkit import _native
+from perfkit.collectors._proc import list_descriptors
 from perfkit.collectors._service import ServiceTracker
 from perfkit.collectors._socket_text import TextSession
 from perfkit.errors import Unavailable
@@ -32,7 +33,6 @@ from perfkit.model import (
 FIXTURE = "live"  # reads the kernel through netlink: proved on real sockets, not on fixture trees
 
 POLL_INTERVAL_NS = 50_000_000
-DESCRIPTOR_LIMIT = 65_536
 # Looking through /proc/PID/fd may take this share of a core; large tables are read less often.
 DESCRIPTOR_COST_RATIO = 0.002
 FOLLOW_INTERVAL_NS = 2_000_000_000
@@ -214,7 +214,7 @@ class _Owners:
 def list_socket_inodes(host: Host, pid: int) -> list[int]:
     """The inodes of the sockets that a process holds; empty where it is gone or refused."""
     try:
-        links = _native.list_fds(os.fspath(host.proc), pid, DESCRIPTOR_LIMIT)
+        links = list_descriptors(host, pid)
     except OSError:
         return []
     return [inode for _, link in links if (inode := parse_socket_inode(link))]

@@ -36,11 +36,13 @@ from perfkit.model import (
 FIXTURE = "live"  # proved on real threads, not on fixture trees
 
 INTERVAL_NS = 10_000_000
-# All of perfkit may cost 3 % of a core. Sockets take up to 0.8 % of it, everything in Python 1 %:
-# what they leave is for the sampler, which could use 2 %.
+# All of perfkit may cost 3 % of a core, py-spy included: what the others leave is the sampler's,
+# which could use 2 %. Until they have been watched for a second it begins with BUDGET_RATIO.
 WHOLE_BUDGET_RATIO = 0.028
-BUDGET_RATIO = 0.011
+BUDGET_RATIO = 0.01
+BUDGET_RATIO_MIN = 0.005
 BUDGET_RATIO_MAX = 0.02
+WINDOW_NS, FIRST_NS = 10_000_000_000, 1_000_000_000
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
 STATUS_LIMIT_NS = 3_000_000  # and the CPU time they may take
@@ -148,8 +150,9 @@ class _Session:
             os.fspath(host.proc), pids, interval_ns=INTERVAL_NS, budget_ratio=BUDGET_RATIO
         )
         self._told = set(pids)
-        self._budget_ratio = BUDGET_RATIO
-        self._began = (time.monotonic_ns(), time.process_time_ns())
+        # Of the first two polls: the time, and what the rest of perfkit had spent by then.
+        self._marks: list[tuple[int, int]] = []
+        self._ratios = [BUDGET_RATIO]
         for ref in cpu_chains(host, target):
             path = os.fspath(ref.folder / "cpu.stat")
             self._sampler.add_cgroup(ref.index, path, ref.version)
@@ -167,11 +170,17 @@ class _Session:
 
     def _share_budget(self) -> None:
         """Gives the sampler what the rest of perfkit has left unused of the whole so far."""
-        began_ns, began_cpu_ns = self._began
-        span_ns = max(time.monotonic_ns() - began_ns, 1)
-        used_ns = time.process_time_ns() - began_cpu_ns
-        self._budget_ratio = to_budget_ratio(used_ns, self._sampler.status()["spent_ns"], span_ns)
-        self._sampler.set_budget(self._budget_ratio)
+        rest_ns = self._host.spent_ns() - self._sampler.status()["spent_ns"]
+        now_ns = time.monotonic_ns()
+        if len(self._marks) < 2:
+            self._marks.append((now_ns, rest_ns))
+            return
+        (_, first_rest_ns), (settled_ns, settled_rest_ns) = self._marks
+        ratio = to_budget_ratio(
+            settled_rest_ns - first_rest_ns, rest_ns - settled_rest_ns, now_ns - settled_ns
+        )
+        self._ratios.append(ratio)
+        self._sampler.set_budget(ratio)
 
     def close(self) -> Iterable[Item]:
         self._sampler.stop()
@@ -193,7 +202,7 @@ class _Session:
         )
 
     def _to_notes(self, status: dict[str, int]) -> Iterator[str]:
-        yield from to_pace_remark(status, self._budget_ratio)
+        yield from to_pace_remark(status, sum(self._ratios) / len(self._ratios))
         yield from to_remarks(status, self._dropped_count, len(self._descriptors.refused))
 
     def _take(self) -> Iterator[Item]:
@@ -227,10 +236,15 @@ class _Session:
         return Row("threads", (pid, tid, start_ticks, name, nice, policy, allowed, first_seen_ns))
 
 
-def to_budget_ratio(used_ns: int, sampler_ns: int, span_ns: int) -> float:
-    """The sampler's share of a core: what the rest of `used_ns` leaves, within its two bounds."""
-    rest_ratio = (used_ns - sampler_ns) / span_ns
-    return min(max(WHOLE_BUDGET_RATIO - rest_ratio, BUDGET_RATIO), BUDGET_RATIO_MAX)
+def to_budget_ratio(first_ns: int, rest_ns: int, span_ns: int) -> float:
+    """The sampler's share of a core: what the rest of perfkit leaves, within its two bounds.
+
+    `first_ns` is what the rest spent in the first second, when all is read for the first time: it
+    is charged to a window of WINDOW_NS. `rest_ns` is what it spent in the `span_ns` since then.
+    """
+    later_ns = rest_ns / max(span_ns, 1) * (WINDOW_NS - FIRST_NS)
+    left_ratio = WHOLE_BUDGET_RATIO - (first_ns + later_ns) / WINDOW_NS
+    return min(max(left_ratio, BUDGET_RATIO_MIN), BUDGET_RATIO_MAX)
 
 
 def to_pace_remark(status: dict[str, int], budget_ratio: float) -> Iterator[str]:
@@ -241,7 +255,7 @@ def to_pace_remark(status: dict[str, int], budget_ratio: float) -> Iterator[str]
         return
     hertz = status["tick_count"] * 1e9 / span_ns
     # A budget that is not used up cannot be what held it back: no CPU was free in time.
-    is_spent = status["spent_ns"] > 0.75 * BUDGET_RATIO * span_ns
+    is_spent = status["spent_ns"] > 0.75 * budget_ratio * span_ns
     why = f"to stay within {100 * budget_ratio:.1f} % of a core" if is_spent else "by a busy host"
     yield f"slowed to {hertz:.0f} Hz {why}"
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -18,15 +19,68 @@ from perfkit.errors import Unavailable
 
 READ_LIMIT_BYTES = 1 << 20
 LIST_LIMIT = 200_000
+# What several collectors look at each second is read once for all of them, and kept for longer
+# where reading it again so soon would take more than this share of a core.
+SHARED_NS = 500_000_000
+SHARED_NS_MAX = 4_000_000_000
+SHARED_COST_RATIO = 0.002
+SHARED_LIMIT = 8192
 _REFUSED = (errno.EACCES, errno.EPERM)
 
 
+_T = TypeVar("_T")
+
+
+class Recent:
+    """What was read a moment ago, for all collectors of one recording.
+
+    It has no lock: two may read the same at once, but a read that blocks holds up nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[int, Any]] = {}
+
+    def share(self, key: Hashable, now_ns: int, read: Callable[[], _T]) -> _T:
+        """Gives what stands under `key`, or what `read` gives now. Raises: what `read` raises."""
+        until_ns, value = self._kept.get(key, (0, None))
+        if now_ns < until_ns:
+            found: _T = value
+            return found
+        begin_ns = time.thread_time_ns()
+        found = read()
+        spent_ns = time.thread_time_ns() - begin_ns
+        if len(self._kept) >= SHARED_LIMIT:
+            self._kept.clear()
+        age_ns = min(max(SHARED_NS, int(spent_ns / SHARED_COST_RATIO)), SHARED_NS_MAX)
+        self._kept[key] = now_ns + age_ns, found
+        return found
+
+    def forget(self) -> None:
+        """Has everything read anew by whoever asks next."""
+        self._kept.clear()
+
+
 class Host(Struct, frozen=True):
-    """One machine as collectors see it; tests give roots of a fixture tree."""
+    """One machine as collectors see it; tests give roots of a fixture tree.
+
+    `spent_ns` is the CPU time that all of perfkit has used; `recent` is set while a recording
+    runs, see `share`.
+    """
 
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
     now_ns: Callable[[], int] = time.monotonic_ns
+    spent_ns: Callable[[], int] = time.process_time_ns
+    recent: Recent | None = None
+
+    def share(self, key: Hashable, read: Callable[[], _T]) -> _T:
+        """Gives what `read` gave a moment ago, if that is shared here. Nobody may change it."""
+        return read() if self.recent is None else self.recent.share(key, self.now_ns(), read)
+
+    def forget(self) -> None:
+        """Ends the sharing of what was read so far."""
+        if self.recent is not None:
+            self.recent.forget()
 
     def read_proc(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file under /proc. Raises `Unavailable` where it is absent, refused or gone."""

@@ -143,9 +143,9 @@ def test_pyspy_trace_is_read_leaf_first() -> None:
 
 def test_cost_counts_a_child_that_still_runs() -> None:
     """A sampler's CPU time is perfkit's, before the kernel books it."""
-    with running(sys.executable, "-c", BUSY.format(thread_count=0)):
-        before = read_spent(with_running=True)
+    with running(sys.executable, "-c", BUSY.format(thread_count=0)) as (pid, _):
+        before = read_spent([pid])
         time.sleep(0.4)
-        after = read_spent(with_running=True)
+        after = read_spent([pid])
 
     assert after.children_ns - before.children_ns > 50_000_000

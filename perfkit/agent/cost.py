@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import resource
-import threading
 import time
+from collections.abc import Iterable
 
 from msgspec import Struct
 
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Cost
-
-CHILDREN_LIMIT_BYTES = 4096
 
 
 class Spent(Struct, frozen=True):
@@ -29,38 +25,23 @@ class Spent(Struct, frozen=True):
         return self.own_ns + self.children_ns
 
 
-def read_spent(*, with_running: bool = False) -> Spent:
+def read_spent(running: Iterable[int] = ()) -> Spent:
     """Reads the CPU time used so far, of every thread of this process, in C or Python.
 
-    Children that still run are left out unless `with_running` is set: looking for them is dear.
+    The kernel books a child's time only when it is reaped: `running` are the pids of those that
+    still run, each of which is asked for its own.
     """
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     reaped_ns = int(1e9 * (children.ru_utime + children.ru_stime))
-    running_ns = _read_running_ns() if with_running else 0
+    running_ns = sum(_read_cpu_ns(pid) for pid in running)
     return Spent(time.process_time_ns(), reaped_ns + running_ns)
 
 
-def _read_running_ns() -> int:
-    """The CPU time of children that still run, which the kernel books only when they are reaped.
-
-    Source: /proc/self/task/TID/children (Linux 3.5, CONFIG_PROC_CHILDREN); each belongs to the
-    thread that started it.
-    """
-    total_ns = 0
-    for thread in threading.enumerate():
-        with contextlib.suppress(OSError, ValueError):
-            for pid in _read_children(f"/proc/self/task/{thread.native_id}/children"):
-                # CPUCLOCK_SCHED of another process.
-                total_ns += time.clock_gettime_ns((~pid << 3) | 2)
-    return total_ns
-
-
-def _read_children(path: str) -> list[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read_cpu_ns(pid: int) -> int:
     try:
-        return [int(pid) for pid in os.read(descriptor, CHILDREN_LIMIT_BYTES).split()]
-    finally:
-        os.close(descriptor)
+        return time.clock_gettime_ns((~pid << 3) | 2)  # CPUCLOCK_SCHED of another process
+    except OSError:  # it was reaped
+        return 0
 
 
 def read_memory_peak_bytes() -> int:

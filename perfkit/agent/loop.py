@@ -20,7 +20,7 @@ from perfkit.agent.machine import read_anchor, read_boot_id
 from perfkit.agent.sink import Sink, cut_text, merge
 from perfkit.collectors._service import ServiceTracker
 from perfkit.errors import TargetError, Unavailable
-from perfkit.host import Host
+from perfkit.host import Host, Recent
 from perfkit.model import Clock, Collector, Cost, Item, Rate, Session, Status, Table, Target
 
 OPEN_LIMIT_S = 0.5
@@ -125,6 +125,11 @@ class _Source:
             wall_ns=self._wall_ns,
         )
 
+    def list_children(self) -> tuple[int, ...]:
+        """The processes that run for this source at this moment."""
+        listed: Callable[[], tuple[int, ...]] | None = getattr(self._session, "children", None)
+        return () if listed is None else listed()
+
     def _run(self) -> None:
         if self._try(self._open):
             self.opened.set()
@@ -154,6 +159,7 @@ class _Source:
         now_ns = self._plan.host.now_ns
         place, last_ns = 0, 0
         due_ns = self._plan.start_ns
+        end_ns = due_ns + int(1e9 * self._plan.seconds)
         while not self._plan.ended.wait(max(0.0, (due_ns - now_ns()) / 1e9)):
             last_ns = now_ns()
             self._poll()
@@ -162,6 +168,8 @@ class _Source:
             place = max(place, passed) + 1
             jitter = random.uniform(-JITTER_RATIO, JITTER_RATIO) if place else 0.0
             due_ns = self._plan.start_ns + int((place + jitter) * interval_ns)
+            if due_ns > end_ns - LAST_POLL_RATIO * interval_ns:
+                due_ns = end_ns + interval_ns  # the last reading stands at the window's end
         if now_ns() - last_ns > LAST_POLL_RATIO * interval_ns and not self._plan.is_packed:
             self._poll()
 
@@ -218,21 +226,23 @@ def run(
 
     Raises: `TargetError` where the target was gone before anything was measured.
     """
+    sources: list[_Source] = []
+    host = replace(host, spent_ns=lambda: _read_spent(sources).total_ns, recent=Recent())
     plan = _Plan(host, target, seconds)
-    sources = [_Source(collector, plan) for collector in sorted(collectors, key=_name)]
+    sources += [_Source(collector, plan) for collector in sorted(collectors, key=_name)]
     tracker = ServiceTracker(host, target) if target.kind != "host" else None
     if tracker is not None and not tracker.is_alive():
         raise TargetError(f"process {target.main_pid} exited before anything was measured")
     for source in sources:
         source.thread.start()
     _await((source.opened for source in sources), OPEN_LIMIT_S)
-    start, spent = read_anchor(host), read_spent(with_running=True)
+    start, spent = read_anchor(host), _read_spent(sources)
     plan.start_ns = start.monotonic_ns
     plan.started.set()
     try:
         gone_ns = _watch(plan, sources, tracker, stop, progress)
     finally:
-        end, cost = read_anchor(host), to_cost(spent, read_spent(with_running=True))
+        end, cost = read_anchor(host), to_cost(spent, _read_spent(sources))
         plan.ended.set()
     _await((source.done for source in sources), CLOSE_LIMIT_S)
     plan.is_packed = True
@@ -255,6 +265,10 @@ def run(
     )
 
 
+def _read_spent(sources: list[_Source]) -> Spent:
+    return read_spent(pid for source in sources for pid in source.list_children())
+
+
 def _name(collector: Collector) -> str:
     return collector.name
 
@@ -274,10 +288,10 @@ def _watch(
 ) -> int | None:
     """Waits for the window to pass; gives the time when the target was first missed, if it was."""
     now_ns = plan.host.now_ns
-    spent = read_spent()
+    spent_ns = plan.host.spent_ns()
     end_ns = plan.start_ns + int(1e9 * plan.seconds)
     followed_ns = plan.start_ns
-    _tell(progress, plan, sources, spent)
+    _tell(progress, plan, sources, spent_ns)
     while (left_s := (end_ns - now_ns()) / 1e9) > 0:
         if stop.wait(min(CHECK_INTERVAL_S, left_s)):
             return None
@@ -287,20 +301,21 @@ def _watch(
                 followed_ns = moment_ns
                 tracker.update()
             if not tracker.is_alive():
+                plan.host.forget()  # its successor may be younger than what is shared
                 tracker.update()
                 if not tracker.is_alive():
                     return moment_ns
-        _tell(progress, plan, sources, spent)
+        _tell(progress, plan, sources, spent_ns)
     return None
 
 
 def _tell(
-    progress: Callable[[Progress], None] | None, plan: _Plan, sources: list[_Source], spent: Spent
+    progress: Callable[[Progress], None] | None, plan: _Plan, sources: list[_Source], began_ns: int
 ) -> None:
     if progress is None:
         return
     elapsed_ns = plan.host.now_ns() - plan.start_ns
-    cpu_ns = read_spent().total_ns - spent.total_ns
+    cpu_ns = plan.host.spent_ns() - began_ns
     late = [source.collector.name for source in sources if source.is_late]
     progress(
         Progress(
