@@ -22,7 +22,7 @@ from perfkit.collectors._cgroup import (
     walk,
 )
 from perfkit.collectors._partners import Ends, read_ends, relation_of
-from perfkit.collectors._proc import list_pids, read_cpu_ns, read_stat, read_status
+from perfkit.collectors._proc import list_pids, read_cpu_ns, read_fields, read_stat
 from perfkit.errors import Unavailable
 from perfkit.host import Host, read_text
 from perfkit.model import Collector, Column, ColumnType, Item, Row, Rows, TableSchema, Target
@@ -32,11 +32,17 @@ OWNER_LIMIT = 64
 CGROUP_WALK_LIMIT = 4096
 CGROUP_ROW_LIMIT = 512
 CHAIN_READ_LIMIT = 64
-CGROUP_COST_RATIO = 0.005
-OWNER_KEPT_NS = 4_000_000_000
+# What each part may take of a core: on a host with very many processes, cgroups or sockets it is
+# read less often.
+OWNERS_COST_RATIO = 0.004
+CGROUP_COST_RATIO = 0.003
+PARTNERS_COST_RATIO = 0.001
+POLL_NS = 1_000_000_000
+OWNER_KEPT_NS = 5_000_000_000
 PARTNERS_KEPT_NS = 3_000_000_000
 LAST_READ_NS = 100_000_000
 OTHERS = "(others)"
+CPUS = "Cpus_allowed_list"
 
 OWNERS = TableSchema(
     "owners",
@@ -112,6 +118,12 @@ def parse_usage_ns(text: str, version: int) -> int:
     return -1
 
 
+def to_rest_ns(spent_ns: int) -> int:
+    """How long to put the next reading of the clocks off; nothing while each poll pays for it."""
+    rest_ns = int(spent_ns / OWNERS_COST_RATIO)
+    return rest_ns if rest_ns > POLL_NS else 0
+
+
 class _Owner(Struct, frozen=True):
     """What a process is, kept for a few seconds, since it is the dear part of a row."""
 
@@ -138,31 +150,36 @@ class _Session:
         self._before: dict[int, int] = {}
         self._owners: dict[int, _Owner] = {}
         self._before_ns = 0
-        self._usage_due_ns = self._usage_read_ns = 0
+        self._owners_due_ns = self._usage_due_ns = self._usage_read_ns = 0
         self._mount = find_usage_mount(host)
         self._ancestors = find_ancestors(host, target)
         self._target = target
         self._weights = Weights(host, target)
-        self._ends, self._ends_read_ns = Ends(), -PARTNERS_KEPT_NS
+        self._ends, self._ends_due_ns = Ends(), 0
 
     def poll(self) -> Iterator[Item]:
-        yield from self._poll_owners()
+        if self._host.now_ns() >= self._owners_due_ns:
+            yield from self._poll_owners()
         if self._host.now_ns() >= self._usage_due_ns:
             yield from self._poll_usage()
 
     def close(self) -> Iterator[Item]:
+        if self._host.now_ns() - self._before_ns > LAST_READ_NS:
+            yield from self._poll_owners()
         if self._host.now_ns() - self._usage_read_ns > LAST_READ_NS:
             yield from self._poll_usage()
 
     def _poll_owners(self) -> Iterator[Item]:
+        begin_ns = time.thread_time_ns()
         pids = list_pids(self._host)
         t_ns = self._host.now_ns()
         after = dict(zip(pids, read_all_cpu_ns(self._host, pids), strict=True))
         before, interval_ns = self._before, t_ns - self._before_ns
         self._before, self._before_ns = after, t_ns
+        deltas = to_deltas(before, after)
+        self._owners_due_ns = t_ns + to_rest_ns(time.thread_time_ns() - begin_ns)
         if not before:
             return
-        deltas = to_deltas(before, after)
         reused = (pid for pid in self._owners if after.get(pid, -1) < before.get(pid, 0))
         for pid in list(reused):
             del self._owners[pid]
@@ -195,7 +212,7 @@ class _Session:
             cgroup=read_cpu_path(self._host, pid),
             nice=stat.nice,
             policy=stat.policy,
-            cpus_allowed=read_status(self._host, pid).get("Cpus_allowed_list", ""),
+            cpus_allowed=read_fields(self._host, pid, CPUS).get(CPUS, ""),
             role=role,
             parent_pid=stat.parent_pid,
             relation=before or (self._relation_of(pid, t_ns) if is_stranger else ""),
@@ -207,8 +224,12 @@ class _Session:
     def _relation_of(self, pid: int, t_ns: int) -> str:
         if self._target.kind == "host":
             return ""
-        if t_ns - self._ends_read_ns >= PARTNERS_KEPT_NS:
-            self._ends, self._ends_read_ns = read_ends(self._host, self._target), t_ns
+        if t_ns >= self._ends_due_ns:
+            begin_ns = time.thread_time_ns()
+            self._ends = read_ends(self._host, self._target)
+            spent_ns = time.thread_time_ns() - begin_ns
+            rest_ns = max(PARTNERS_KEPT_NS, int(spent_ns / PARTNERS_COST_RATIO))
+            self._ends_due_ns = t_ns + rest_ns
         return relation_of(self._host, pid, self._ends)
 
     def _role_of(self, pid: int, parent_pid: int) -> str:
@@ -225,6 +246,7 @@ class _Session:
         begin_ns = time.thread_time_ns()
         name = "cpuacct.usage" if self._mount.version == 1 else "cpu.stat"
         base, root = mount_folder(self._host, self._mount), self._mount.root.rstrip("/")
+        top = str(base)
         row_count = dropped_count = 0
         for parts, is_leaf in walk(base, CGROUP_WALK_LIMIT):
             path = "/".join([root, *parts]) or "/"
@@ -233,16 +255,15 @@ class _Session:
             if row_count >= CGROUP_ROW_LIMIT:
                 dropped_count += 1
                 continue
-            usage_ns = read_usage_ns(base.joinpath(*parts, name), self._mount.version)
+            usage_ns = read_usage_ns("/".join((top, *parts, name)), self._mount.version)
             if usage_ns >= 0:
                 row_count += 1
                 yield Row(CGROUP_USAGE.name, (self._host.now_ns(), path, usage_ns))
         if dropped_count:
             yield Rows(CGROUP_USAGE.name, (), 0, dropped_count)
-        # A host with very many cgroups is read less often, so that the walk stays cheap.
         spent_ns = time.thread_time_ns() - begin_ns
         self._usage_read_ns = self._host.now_ns()
-        self._usage_due_ns = self._host.now_ns() + int(spent_ns / CGROUP_COST_RATIO)
+        self._usage_due_ns = self._usage_read_ns + int(spent_ns / CGROUP_COST_RATIO)
 
 
 def find_usage_mount(host: Host) -> Mount | None:
@@ -267,7 +288,7 @@ def find_ancestors(host: Host, target: Target) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_usage_ns(path: Path, version: int) -> int:
+def read_usage_ns(path: str, version: int) -> int:
     """Reads one cgroup's CPU time; -1 where it is gone or refused."""
     try:
         return parse_usage_ns(read_text(path, 4096), version)
@@ -280,7 +301,7 @@ COLLECTOR = Collector(
     metrics=(),
     tables=(OWNERS, CGROUP_USAGE),
     scope="host",
-    interval_s=1.0,
+    interval_s=POLL_NS / 1e9,
     timeout_s=0.5,
     open=_Session,
 )
