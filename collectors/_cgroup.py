@@ -209,7 +209,7 @@ def _weight_below(folders: list[Path], common: Path, version: int) -> int:
         return WEIGHT_DEFAULT[version]
     name = "cpu.weight" if version == 2 else "cpu.shares"
     try:
-        text = read_text(folders[place - 1] / name, 64).strip()
+        text = read_text(f"{folders[place - 1]}/{name}", 64).strip()
     except Unavailable:
         return -1
     return int(text) if text.isdecimal() and len(text) < 19 else -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from perfkit.collectors._cgroup import (
@@ -45,16 +46,20 @@ def controller_chains(host: Host, target: Target, controller: str) -> tuple[Cgro
 def read_file(ref: CgroupRef, name: str) -> str:
     """One file of a cgroup; "" where it has none or refuses it."""
     try:
-        return read_text(ref.folder / name, FILE_LIMIT_BYTES)
+        return read_text(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
     except Unavailable:
         return ""
 
 
-def parse_pairs(text: str) -> dict[str, int]:
-    """Reads lines of a name and a whole number, as in memory.stat; others are left out."""
+def parse_pairs(text: str, names: Iterable[str]) -> dict[str, int]:
+    """Reads those lines of a name and a whole number that are named, as in memory.stat.
+
+    Missing: names without a line, or with anything else than a number, are left out.
+    """
     found = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if value.strip().isdecimal():
-            found[name] = min(int(value.strip()[:19]), 1 << 61)
+    lines = f"\n{text}"
+    for name in names:
+        value = lines.partition(f"\n{name} ")[2].partition("\n")[0].strip()
+        if value.isdecimal():
+            found[name] = min(int(value[:19]), 1 << 61)
     return found

@@ -55,7 +55,7 @@ def read_limits(ref: CgroupRef) -> tuple[int, int, int]:
 
 def _read(ref: CgroupRef, name: str) -> str:
     try:
-        return read_text(ref.folder / name, FILE_LIMIT_BYTES)
+        return read_text(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
     except Unavailable:
         return ""
 
@@ -116,7 +116,7 @@ COLLECTOR = Collector(
     metrics=(),
     tables=(CGROUPS,),
     scope="target",
-    interval_s=1.0,
+    interval_s=2.0,
     timeout_s=0.3,
     open=_Session,
 )

@@ -12,6 +12,13 @@ from perfkit.model import Collector, Column, ColumnType, Row, TableSchema, Targe
 
 # Version 1 writes "no limit" as the largest multiple of a page: anything this large is none.
 NO_LIMIT_BYTES = 1 << 60
+# What is read of memory.stat and memory.events; kernels before 5.9 tell refaults in one number.
+REFAULTS_2 = ("workingset_refault", "workingset_refault_anon", "workingset_refault_file")
+STAT_2 = ("anon", "file", "pgmajfault", "pgscan", "pgsteal", *REFAULTS_2)
+EVENTS_2 = ("max", "high", "oom_kill")
+REFAULTS_1 = tuple(f"total_{name}" for name in REFAULTS_2)
+STAT_1 = ("total_rss", "total_cache", "total_swap", "total_pgmajfault", *REFAULTS_1)
+KILLS = ("oom_kill",)
 CGROUP_MEMORY = TableSchema(
     "cgroup_memory",
     (
@@ -54,7 +61,7 @@ def add(numbers: dict[str, int], *names: str) -> int:
 
 def read_version_1(ref: CgroupRef) -> tuple[int, ...]:
     """What version 1 tells of a cgroup, in the order of the columns from limit_bytes on."""
-    stat = parse_pairs(read_file(ref, "memory.stat"))
+    stat = parse_pairs(read_file(ref, "memory.stat"), STAT_1)
     return (
         to_number(read_file(ref, "memory.limit_in_bytes")),
         -1,
@@ -62,17 +69,12 @@ def read_version_1(ref: CgroupRef) -> tuple[int, ...]:
         to_number(read_file(ref, "memory.max_usage_in_bytes")),
         to_number(read_file(ref, "memory.failcnt")),
         -1,
-        add(parse_pairs(read_file(ref, "memory.oom_control")), "oom_kill"),
+        add(parse_pairs(read_file(ref, "memory.oom_control"), KILLS), *KILLS),
         add(stat, "total_rss"),
         add(stat, "total_cache"),
         add(stat, "total_swap"),
         add(stat, "total_pgmajfault"),
-        add(
-            stat,
-            "total_workingset_refault",
-            "total_workingset_refault_anon",
-            "total_workingset_refault_file",
-        ),
+        add(stat, *REFAULTS_1),
         -1,
         -1,
     )
@@ -80,8 +82,8 @@ def read_version_1(ref: CgroupRef) -> tuple[int, ...]:
 
 def read_version_2(ref: CgroupRef) -> tuple[int, ...]:
     """What version 2 tells of a cgroup, in the order of the columns from limit_bytes on."""
-    stat = parse_pairs(read_file(ref, "memory.stat"))
-    events = parse_pairs(read_file(ref, "memory.events"))
+    stat = parse_pairs(read_file(ref, "memory.stat"), STAT_2)
+    events = parse_pairs(read_file(ref, "memory.events"), EVENTS_2)
     return (
         to_number(read_file(ref, "memory.max")),
         to_number(read_file(ref, "memory.high")),
@@ -94,7 +96,7 @@ def read_version_2(ref: CgroupRef) -> tuple[int, ...]:
         add(stat, "file"),
         to_number(read_file(ref, "memory.swap.current")),
         add(stat, "pgmajfault"),
-        add(stat, "workingset_refault", "workingset_refault_anon", "workingset_refault_file"),
+        add(stat, *REFAULTS_2),
         add(stat, "pgscan"),
         add(stat, "pgsteal"),
     )

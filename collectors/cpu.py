@@ -70,7 +70,7 @@ COLLECTOR = Collector(
     metrics=METRICS,
     tables=(),
     scope="host",
-    interval_s=1.0,
+    interval_s=2.0,
     timeout_s=0.2,
     open=polled(read),
 )

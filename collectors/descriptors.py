@@ -13,6 +13,7 @@ from perfkit.model import Collector, Column, Item, Row, Rows, TableSchema, Targe
 
 LIMITS_LIMIT_BYTES = 8192
 LIST_LIMIT = 65_536
+LIMIT_KEPT_NS = 4_000_000_000
 # Kernels before 6.2 do not tell the number: counting names may take this share of a core.
 COST_RATIO = 0.0005
 LARGEST = 1 << 61
@@ -47,6 +48,7 @@ class _Session:
         self._members = Members(host, target)
         self._told: dict[int, tuple[int, int]] = {}
         self._due_ns: dict[int, int] = {}
+        self._limits: dict[int, tuple[int, int]] = {}
         self._refused: Unavailable | None = None
 
     def poll(self) -> Iterator[Item]:
@@ -54,7 +56,7 @@ class _Session:
             count = self._count(pid)
             if count < 0:
                 continue
-            now = (count, self._read_limit(pid))
+            now = (count, self._find_limit(pid))
             if self._told.get(pid) != now:
                 self._told[pid] = now
                 yield Row(DESCRIPTORS.name, (self._host.now_ns(), pid, *now))
@@ -96,6 +98,15 @@ class _Session:
         took_ns = self._host.now_ns() - begin_ns
         self._due_ns[pid] = begin_ns + int(took_ns / COST_RATIO)
         return count
+
+    def _find_limit(self, pid: int) -> int:
+        """The limit as it was read a moment ago: it changes seldom, the count does not."""
+        now_ns = self._host.now_ns()
+        due_ns, limit = self._limits.get(pid, (0, -1))
+        if now_ns >= due_ns:
+            limit = self._read_limit(pid)
+            self._limits[pid] = now_ns + LIMIT_KEPT_NS, limit
+        return limit
 
     def _read_limit(self, pid: int) -> int:
         try:

@@ -24,7 +24,7 @@ KERNEL_FACILITY = 0
 KERNEL_EVENTS = TableSchema(
     "kernel_events",
     (
-        Column("t_ns", "ns", help="when it was read, up to a second after it was said"),
+        Column("t_ns", "ns", help="when it was read, up to two seconds after it was said"),
         Column("kind", type=ColumnType.TEXT, help="oom, link, hang, hardware, nic, xid, disk"),
         Column("severity", help="0 emergency to 7 debug, as the kernel has it"),
         Column("text", type=ColumnType.TEXT, help="untrusted text, at most 400 characters"),
@@ -149,7 +149,7 @@ COLLECTOR = Collector(
     metrics=(),
     tables=(KERNEL_EVENTS,),
     scope="host",
-    interval_s=1.0,
+    interval_s=2.0,
     timeout_s=0.2,
     open=_Session,
 )

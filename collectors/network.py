@@ -28,7 +28,7 @@ INTERFACE = {
     10: ("network_send_errors_total", "", "Packets that could not be sent."),
     11: ("network_send_drops_total", "", "Packets dropped instead of being sent."),
 }
-# (file, protocol, field) -> metric.
+# (file, protocol, field) -> metric, in the order of the files.
 PROTOCOLS = {
     ("snmp", "Tcp", "ActiveOpens"): ("tcp_connects_total", "Connections opened."),
     ("snmp", "Tcp", "PassiveOpens"): ("tcp_accepts_total", "Connections taken in."),
@@ -49,7 +49,10 @@ PROTOCOLS = {
         "Connections dropped by a listener, for that or another reason.",
     ),
     ("netstat", "TcpExt", "TCPTimeouts"): ("tcp_timeouts_total", "Waits for an ACK in vain."),
-    ("netstat", "TcpExt", "TCPSynRetrans"): ("tcp_resent_syns_total", "Connects asked again."),
+    ("netstat", "TcpExt", "TCPBacklogDrop"): (
+        "tcp_backlog_drops_total",
+        "Segments dropped since the socket's owner was busy.",
+    ),
     ("netstat", "TcpExt", "TCPOFOQueue"): (
         "tcp_out_of_order_segments_total",
         "Segments that came before those ahead of them.",
@@ -58,14 +61,16 @@ PROTOCOLS = {
         "tcp_zero_windows_total",
         "Times that a reader let its window close.",
     ),
-    ("netstat", "TcpExt", "TCPBacklogDrop"): (
-        "tcp_backlog_drops_total",
-        "Segments dropped since the socket's owner was busy.",
-    ),
+    ("netstat", "TcpExt", "TCPSynRetrans"): ("tcp_resent_syns_total", "Connects asked again."),
     ("netstat", "TcpExt", "TCPAbortOnMemory"): (
         "tcp_memory_aborts_total",
         "Connections ended for want of memory.",
     ),
+}
+# (file, protocol) -> fields with their metrics.
+WANTED = {
+    place: [(key[2], f"network_{name}") for key, (name, _) in PROTOCOLS.items() if key[:2] == place]
+    for place in {key[:2] for key in PROTOCOLS}
 }
 SOCKETS = {"inuse": "in_use", "orphan": "orphan", "tw": "time_wait", "alloc": "allocated"}
 SOFTIRQ = ("packets", "drops", "squeezes")
@@ -134,15 +139,16 @@ def parse_interfaces(text: str) -> Iterator[Reading]:
 
 def parse_protocols(file: str, text: str) -> Iterator[Reading]:
     """Reads net/snmp or net/netstat, where a line of names goes before each line of numbers."""
-    lines = text.splitlines()
-    for head, body in pairwise(lines):
-        names, values = head.split(), body.split()
-        if names[:1] != values[:1]:
+    for head, body in pairwise(text.splitlines()):
+        protocol = head.partition(":")[0]
+        wanted = WANTED.get((file, protocol))
+        if wanted is None or body.partition(":")[0] != protocol:
             continue
-        for name, value in zip(names[1:], values[1:], strict=False):
-            known = PROTOCOLS.get((file, names[0].rstrip(":"), name))
-            if known is not None and value.isdecimal():
-                yield Reading(f"network_{known[0]}", (), float(value))
+        numbers = dict(zip(head.split(), body.split(), strict=False))
+        for name, metric in wanted:
+            value = numbers.get(name, "")
+            if value.isdecimal():
+                yield Reading(metric, (), float(value))
 
 
 def parse_sockets(text: str) -> Iterator[Reading]:

@@ -31,7 +31,7 @@ PROCESS_IO = TableSchema(
         Column("write_bytes", "bytes", help="to be written to devices"),
     ),
     source="/proc/PID/io, summed over the service's processes",
-    help="A row a second: what was done since the first one, by processes that came as well.",
+    help="A row every two seconds: what was done since the first one, also by processes that came.",
 )
 
 
@@ -93,7 +93,7 @@ COLLECTOR = Collector(
     metrics=(),
     tables=(PROCESS_IO,),
     scope="target",
-    interval_s=1.0,
+    interval_s=2.0,
     timeout_s=0.3,
     open=_Session,
 )

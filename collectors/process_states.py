@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from perfkit.collectors._cgroup import Mount, find_chain, read_mounts
 from perfkit.collectors._chains import parse_pairs
 from perfkit.collectors._members import Members
-from perfkit.collectors._proc import GONE_LETTERS, NS_PER_TICK, read_stat, read_status
+from perfkit.collectors._proc import GONE_LETTERS, NS_PER_TICK, read_fields, read_stat
 from perfkit.errors import Unavailable
 from perfkit.host import Host, read_text
 from perfkit.model import Collector, Column, ColumnType, Item, Row, Rows, TableSchema, Target
@@ -56,7 +56,7 @@ def parse_frozen(text: str, version: int) -> int:
     """Reads freezer.state (v1) or cgroup.events (v2): 1 frozen, 0 not, -1 not told."""
     if version == 1:
         return {"FROZEN": 1, "FREEZING": 1, "THAWED": 0}.get(text.strip(), -1)
-    frozen = parse_pairs(text).get("frozen", -1)
+    frozen = parse_pairs(text, ("frozen",)).get("frozen", -1)
     return frozen if frozen in (0, 1) else -1
 
 
@@ -87,7 +87,7 @@ class _Session:
     def poll(self) -> Iterator[Item]:
         self._frozen.clear()
         for pid in self._members.pids():
-            status = read_status(self._host, pid)
+            status = read_fields(self._host, pid, "State", "TracerPid", "CoreDumping")
             letter = status.get("State", "")[:1]
             if not letter or letter in GONE_LETTERS:
                 continue

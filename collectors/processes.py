@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from perfkit.collectors._cgroup import read_cpu_path
-from perfkit.collectors._proc import read_status
+from perfkit.collectors._proc import read_fields
 from perfkit.collectors._service import Changes, Member, ServiceTracker
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Collector, Column, ColumnType, Row, TableSchema, Target
 
+TRACER = "TracerPid"
 PROCESSES = TableSchema(
     "processes",
     (
@@ -63,7 +64,7 @@ def to_row(host: Host, member: Member, event: str) -> Row:
     """One row about one process, as it is now; of one that has gone, as it was last seen."""
     stat, is_gone = member.stat, event == "exited"
     thread_count, uid = (-1, -1) if is_gone else read_inventory(host, stat.pid)
-    tracer = "" if is_gone else read_status(host, stat.pid).get("TracerPid", "")
+    tracer = "" if is_gone else read_fields(host, stat.pid, TRACER).get(TRACER, "")
     return Row(
         PROCESSES.name,
         (
