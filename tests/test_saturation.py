@@ -83,7 +83,7 @@ def world(load: Load, *scripts: list[Step]) -> World:
 
 def find(report: Report, cause: str) -> Finding | Rejection:
     """What the report says of a cause: found, or ruled out."""
-    said = [*report.causes, *report.ruled_out]
+    said: list[Finding | Rejection] = [*report.causes, *report.ruled_out]
     return next(one for one in said if one.id == cause)
 
 

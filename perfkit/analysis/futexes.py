@@ -41,7 +41,7 @@ def resolve_futexes(timeline: Timeline, requests: Requests) -> Timeline:
     words = _Words(timeline)
     decide = _shared_decider(words, requests)
     labels = tuple(
-        Label(decide(index), _word_name(label.culprit)) if index in words.shared else label
+        Label(decide(index), name_word(label.culprit)) if index in words.shared else label
         for index, label in enumerate(timeline.labels)
     )
     return _resolve_private(replace(timeline, labels=labels), words, requests)
@@ -66,7 +66,8 @@ def _resolve_private(timeline: Timeline, words: _Words, requests: Requests) -> T
     return replace(timeline, labels=labels, label=label)
 
 
-def _word_name(word: str) -> str:
+def name_word(word: str) -> str:
+    """How reports call the lock behind an undecided word, `pid:address`."""
     return f"lock {word.partition(':')[2]} of pid {word.partition(':')[0]}"
 
 

@@ -1,0 +1,160 @@
+"""Requests queue for a lock; says who holds it, and what the holder does meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from perfkit.analysis.case import Case
+from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.correlate import is_slight
+from perfkit.analysis.intervals import Share
+from perfkit.analysis.locks import Lock, find_locks
+from perfkit.analysis.rules._rule import Rule, make_finding
+from perfkit.analysis.states import STATE_WORDS, State
+from perfkit.findings import Culprit, Evidence, Finding, Rejection
+
+# With fewer looks than this at which somebody holds the lock, nothing is known of its holders.
+KNOWN_MIN = 0.3
+HOLDER_SHARE_MIN = 0.5
+# What a holder does is told from this part of the looks on.
+DOING_MIN = 0.15
+DOING_COUNT = 3
+SOURCE = "futex waits on one word, outside the interpreter's own"
+OWNER_SOURCE = "the owner named in the lock's word"
+INFERRED_SOURCE = "inferred: the thread that last left a wait for the lock"
+
+# What a holder is, where the words of the state alone do not follow "is".
+_IS = {
+    State.DISK_WAIT: "waiting for the disk",
+    State.TIMER_WAIT: "in a timed wait",
+    State.FAULT_WAIT: "in a page fault",
+    State.UNKNOWN: "doing what could not be seen",
+}
+
+
+def find(case: Case) -> Iterator[Finding | Rejection]:
+    """Time: serving threads in futex waits on one lock. Mechanism: who has it, and does what."""
+    whole = case.share(State.LOCK_WAIT)
+    locks = find_locks(case) if passes_gate(whole) else []
+    shares = [(_share(case, lock), lock) for lock in locks]
+    share, lock = max(shares, key=lambda one: one[0].value, default=(whole, None))
+    if lock is None or not passes_gate(share) or is_slight(case, share):
+        why = f"{len(case.ledger.by_culprit(State.LOCK_WAIT))} locks are waited for"
+        yield Rejection(
+            RULE.id,
+            "share of time waiting for a lock",
+            share.value,
+            SHARE_GATE,
+            "ratio",
+            SOURCE,
+            why,
+        )
+    elif lock.known_ratio < KNOWN_MIN:
+        why = "nobody is seen to hold the lock, so it may be a queue of another kind"
+        yield Rejection(
+            RULE.id,
+            "part of the waiting in which a holder is known",
+            lock.known_ratio,
+            KNOWN_MIN,
+            "ratio",
+            SOURCE,
+            why,
+        )
+    elif _held_up(lock) > HOLDER_SHARE_MIN:
+        yield Rejection(
+            RULE.id,
+            "part of the waiting in which the holder waits for a CPU",
+            _held_up(lock),
+            HOLDER_SHARE_MIN,
+            "ratio",
+            "schedstat run_delay",
+            "whoever has the CPUs makes the lock slow",
+        )
+    else:
+        yield _finding(case, lock, share)
+
+
+def _share(case: Case, lock: Lock) -> Share:
+    rows = np.zeros(len(case.ledger.ns), dtype=bool)
+    for culprit in sorted(lock.culprits):
+        rows |= case.ledger.rows_where(State.LOCK_WAIT, culprit)
+    return case.share_of(rows)
+
+
+def _held_up(lock: Lock) -> float:
+    return sum(ratio for state, _, ratio in lock.doing if state is State.RUNNABLE)
+
+
+def _words(state: State, culprit: str) -> str:
+    words = _IS.get(state) or STATE_WORDS.get(state, "in an unknown state")
+    return f"{words} {culprit}" if culprit else words
+
+
+def _finding(case: Case, lock: Lock, share: Share) -> Finding:
+    source = OWNER_SOURCE if lock.by_owner else INFERRED_SOURCE
+    first, first_ratio = lock.holders[0]
+    is_one = first_ratio >= HOLDER_SHARE_MIN
+    told = [one for one in lock.doing if one[2] >= DOING_MIN][:DOING_COUNT] or [lock.doing[0]]
+    evidence = [
+        Evidence("share of time waiting for the lock", share.value, 0.0, "ratio", SOURCE),
+        Evidence("threads that wait for it", lock.waiter_count, None, "", SOURCE),
+    ]
+    if is_one:
+        held = f"part of the waiting in which {first} holds it"
+        evidence.append(Evidence(held, first_ratio, None, "ratio", source))
+    evidence += [
+        Evidence(
+            f"part of the waiting in which its holder is {_words(state, culprit)}",
+            ratio,
+            None,
+            "ratio",
+            source,
+        )
+        for state, culprit, ratio in told
+    ]
+    holder = first if is_one else f"one of {len(lock.holders)} threads"
+    doing = _words(told[0][0], told[0][1])
+    return make_finding(
+        case,
+        RULE,
+        title=f"Requests queue for a lock; its holder, {holder}, is {doing}",
+        share=share,
+        confidence=0.9 if lock.known_ratio >= HOLDER_SHARE_MIN else 0.7,
+        culprit=Culprit("thread", first) if is_one else Culprit("lock", lock.name),
+        evidence=tuple(evidence),
+    )
+
+
+RULE = Rule(
+    id="lock_contention",
+    family="python",
+    parent="",
+    cell=("interpreter", "saturation"),
+    state=State.LOCK_WAIT,
+    needs=("thread_runs.arg0", "thread_runs.futex_owner"),
+    sources=("threads",),
+    absent="threads that could be sampled",
+    excludes=("gil_contention", "thread_pool_exhausted", "downstream_slow"),
+    summary="Requests queue for a lock.",
+    meaning=(
+        "One thread at a time may hold a lock. The one that has it does something slow before it\n"
+        "gives it back: it waits for a peer or the disk, sleeps, or computes; all others that\n"
+        "need the lock stand in line, however many threads there are."
+    ),
+    detection=(
+        "Time: serving threads in waits for one futex word outside the interpreter's own, which\n"
+        "carry requests that no busy thread accounts for.\n"
+        "Mechanism: the holder, from the lock's word (glibc mutexes), else the thread that last\n"
+        "left a wait for it (inferred), and what that thread does meanwhile.\n"
+        "Not this: threads that wait for work on one word (a pool), waits for the interpreter\n"
+        "(gil_contention), or a holder that waits for a CPU itself."
+    ),
+    fix=(
+        "do the slow part outside the lock, hold it only to read or write the shared values, or\n"
+        "give each thread (or key) a lock of its own"
+    ),
+    verify="the share of time waiting for the lock falls under 8 %",
+    find=find,
+)
