@@ -21,9 +21,9 @@ from perfkit.model import Capture, Table
 # test_requests makes connections from this instant on.
 START_NS = 1_000_000_000_000
 SECONDS = 8.0
-EPOLL, FUTEX, RECV = 232, 202, 45
+EPOLL, FUTEX, RECV, NANOSLEEP = 232, 202, 45, 35
 WORD = 0x7F0000001000
-WAYS = ("in", "out")
+WAYS, ASK = ("in", "out"), ("out", "in")
 CROWD = Load(service_ms=60, think_ms=0, connections=6)
 
 
@@ -237,6 +237,83 @@ def test_requests_that_cost_more_than_before_are_told_from_load() -> None:
 
     assert grown > 4.0
     assert even == pytest.approx(1.0, abs=0.2)
+
+
+LONG = Load(service_ms=400, think_ms=0, connections=8)
+SLEEP, FREE = Step(NANOSLEEP, 180 * MS), Step(FUTEX, 14 * MS, arg0=WORD)
+KEPT = [SLEEP, FREE, Step(RUNNING, 6 * MS)]
+
+
+def test_pool_whose_workers_all_wait_is_exhausted() -> None:
+    """Four workers that sleep with eight requests at hand are too few, and it says what they do."""
+    report = world(LONG, KEPT, KEPT, KEPT, KEPT).report()
+
+    assert [cause.id for cause in report.causes] == ["thread_pool_exhausted"]
+    assert report.causes[0].title.startswith("All 4 workers are busy, in a timed wait for 9")
+    assert report.causes[0].share == pytest.approx(0.5, abs=0.05)
+
+
+def test_worker_that_is_never_free_counts_as_one() -> None:
+    """A worker that never comes back to its queue in the window is known by what it does."""
+    report = world(LONG, KEPT, KEPT, KEPT, [Step(NANOSLEEP, 3900 * MS)]).report()
+
+    assert report.causes[0].id == "thread_pool_exhausted"
+    assert "All 4 workers" in report.causes[0].title
+
+
+def test_pool_with_free_workers_is_silent() -> None:
+    """As many requests in flight as workers is a pool that is large enough."""
+    few = Load(service_ms=400, think_ms=400, connections=3)
+    half = [Step(NANOSLEEP, 300 * MS), Step(FUTEX, 300 * MS, arg0=WORD), Step(RUNNING, 4 * MS)]
+
+    report = world(few, half, half, half, half).report()
+
+    assert report.causes == ()
+    assert isinstance(find(report, "thread_pool_exhausted"), Rejection)
+
+
+def test_workers_that_compute_are_not_too_few() -> None:
+    """Where the workers need the CPU more of them would not help."""
+    computing = [Step(RUNNING, 95 * MS), Step(FUTEX, 2 * MS, arg0=WORD)]
+
+    said = find(world(LONG, computing, computing).report(), "thread_pool_exhausted")
+
+    assert isinstance(said, Rejection)
+    assert said.why == "more workers would not help: the CPU is what they need"
+
+
+def asking(made: World, slow_ms: float) -> None:
+    """Adds three workers' connections to two peers: one answers in `slow_ms`, one in 10 ms."""
+    rows, sockets = [], []
+    for index, peer in enumerate(["10.0.0.1:80"] * 3 + ["10.0.0.2:80"] * 3, start=20):
+        lag, took = (0.0, slow_ms) if index < 23 else (slow_ms, 10.0)
+        starts = np.arange(index, SECONDS * 1000 - 400, slow_ms + 10).tolist()
+        asked = [(at_ms + lag, at_ms + lag + took) for at_ms in starts]
+        events = [(at_ms, way, 1) for pair in asked for at_ms, way in zip(pair, ASK, strict=True)]
+        rows += _rows(index, events, SECONDS)
+        ends = {"role": "outgoing", "local": "127.0.0.1:9", "peer": peer}
+        sockets.append({"socket_index": index, "inode": 1000 + index} | ends)
+    for index in range(LONG.connections):
+        rows += _rows(index, _events(LONG, SECONDS, seed=index), SECONDS)
+        ends = {"role": "accepted", "local": "127.0.0.1:80", "peer": ""}
+        sockets.append({"socket_index": index, "inode": 1000 + index} | ends)
+    made.add("socket_runs", rows)
+    made.add("sockets", sockets)
+
+
+def test_workers_kept_by_one_slow_peer_are_its_consequence() -> None:
+    """A slow peer that keeps all workers is the cause; that no worker is free follows from it."""
+    made = World()
+    peer = [Step(RECV, 180 * MS, arg0=9, fd_inode=1020 + number) for number in range(3)]
+    made.add_threads(*([wait, FREE, Step(RUNNING, 6 * MS)] for wait in peer))
+    asking(made, 180.0)
+
+    report = made.report()
+
+    assert [cause.id for cause in report.causes] == ["downstream_slow"]
+    said = find(report, "thread_pool_exhausted")
+    assert isinstance(said, Rejection)
+    assert "waiting for 10.0.0.1:80, which is slow" in said.metric
 
 
 @pytest.mark.parametrize("front", ["threads", "asyncio"])

@@ -33,8 +33,9 @@ SERIAL_MAX = 1.05
 # A worker without work idles; one of an exhausted pool does so for moments only.
 WORKER_IDLE_MAX = 0.1
 WORKER_SEEN_MIN = 0.5
+# How much of what two do must be the same for both to be workers of one pool.
+ALIKE_MIN = 0.7
 _WORK = (State.ON_CPU, State.RUNNABLE, State.GIL_WAIT)
-_NO_WORKER = (State.IDLE_CLIENT, State.IDLE_SELECTOR, State.IDLE_ACCEPT)
 _NO_WORK = IDLE_STATES | {State.HANDOFF_WAIT, State.UNKNOWN}
 
 
@@ -74,10 +75,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pool:
-    """Threads that are never without work, and what they do, as shares of their busy time."""
+    """Threads that are never without work, and what they do, as shares of their busy time.
+
+    `flushing` is the part in which they wait for flushes that they asked for.
+    """
 
     count: int
     doing: tuple[tuple[State, str, float], ...]
+    flushing: float
 
     def share(self, *states: State) -> float:
         """The part of their busy time in these states."""
@@ -151,31 +156,44 @@ def cpu_per_request_ns(case: Case) -> float:
 
 
 def find_pool(case: Case) -> Pool | None:
-    """The serving threads that never idle, apart from those that read from clients or accept."""
+    """The serving threads that are never without work, and those that do the same all the time.
+
+    A mere wait for another thread is no work. A worker that is never free in the whole window shows
+    by nothing that it serves, but by what it does: the same as those that show it.
+    """
     timeline = case.timeline
-    count = len(timeline.threads)
-    states = timeline.states()
-    alive = np.maximum(sum_by(timeline.thread, timeline.ns, count), 1.0)
-
-    def part(wanted: Masks) -> Reals:
-        return sum_by(timeline.thread[wanted], timeline.ns[wanted], count) / alive
-
-    idle = part(np.isin(states, [int(state) for state in IDLE_STATES]))
-    working = part(~np.isin(states, [int(state) for state in _NO_WORK]))
-    chosen = _serving(case) & (idle <= WORKER_IDLE_MAX) & (working >= WORKER_SEEN_MIN)
-    chosen &= ~timeline.threads_seen_in(_NO_WORKER) | _alone(timeline)
+    count, label_count = len(timeline.threads), len(timeline.labels)
+    key = timeline.thread * label_count + timeline.label
+    spent = sum_by(key, timeline.ns, count * label_count).reshape(count, label_count)
+    states = np.array([label.state for label in timeline.labels], dtype=np.int64)
+    is_work = ~np.isin(states, [int(state) for state in _NO_WORK])
+    alive = np.maximum(spent.sum(axis=1), 1.0)
+    idle = spent[:, np.isin(states, [int(state) for state in IDLE_STATES])].sum(axis=1) / alive
+    working = spent[:, is_work].sum(axis=1) / alive
+    never_free = (idle <= WORKER_IDLE_MAX) & (working >= WORKER_SEEN_MIN)
+    chosen = never_free & _serving(case)
     if not chosen.any():
         return None
-    mine = chosen[timeline.thread] & ~np.isin(states, [int(state) for state in _NO_WORK])
-    sums = sum_by(timeline.label[mine], timeline.ns[mine], len(timeline.labels))
-    total = max(float(sums.sum()), 1.0)
+    mix = spent[chosen][:, is_work].sum(axis=0)
+    alike = np.minimum(
+        spent[:, is_work] / alive[:, np.newaxis], mix / max(float(mix.sum()), 1.0)
+    ).sum(axis=1)
+    chosen |= never_free & (alike >= ALIKE_MIN)
+    return _describe_pool(timeline, int(chosen.sum()), spent[chosen].sum(axis=0) * is_work)
+
+
+def _describe_pool(timeline: Timeline, count: int, spent: Reals) -> Pool:
+    total = max(float(spent.sum()), 1.0)
     doing: dict[tuple[State, str], float] = {}
-    for label, ns in zip(timeline.labels, sums.tolist(), strict=True):
+    flushing = 0.0
+    for label, ns in zip(timeline.labels, spent.tolist(), strict=True):
         if ns > 0:
-            key = (label.state, label.culprit)
-            doing[key] = doing.get(key, 0.0) + ns / total
+            doing[label.state, label.culprit] = (
+                doing.get((label.state, label.culprit), 0.0) + ns / total
+            )
+            flushing += ns / total if label.flush else 0.0
     ranked = sorted(doing.items(), key=lambda one: (-one[1], one[0]))
-    return Pool(int(chosen.sum()), tuple((*key, ratio) for key, ratio in ranked))
+    return Pool(count, tuple((*key, ratio) for key, ratio in ranked), flushing)
 
 
 def _behind_others(case: Case) -> Masks:
@@ -205,12 +223,6 @@ def _by_slot(timeline: Timeline, mask: Masks) -> Reals:
 
 def _serving(case: Case) -> Masks:
     return np.array([thread in case.serving for thread in case.timeline.threads], dtype=bool)
-
-
-def _alone(timeline: Timeline) -> Masks:
-    """The only threads of their processes."""
-    pids = [pid for pid, _ in timeline.threads]
-    return np.array([pids.count(pid) == 1 for pid in pids], dtype=bool)
 
 
 def _stage(case: Case, words: str, occupied: Reals) -> Stage:

@@ -11,8 +11,9 @@ from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.correlate import is_slight
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.locks import Lock, find_locks
+from perfkit.analysis.rules._doing import name_doing
 from perfkit.analysis.rules._rule import Rule, make_finding
-from perfkit.analysis.states import STATE_WORDS, State
+from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
 
 # With fewer looks than this at which somebody holds the lock, nothing is known of its holders.
@@ -24,14 +25,6 @@ DOING_COUNT = 3
 SOURCE = "futex waits on one word, outside the interpreter's own"
 OWNER_SOURCE = "the owner named in the lock's word"
 INFERRED_SOURCE = "inferred: the thread that last left a wait for the lock"
-
-# What a holder is, where the words of the state alone do not follow "is".
-_IS = {
-    State.DISK_WAIT: "waiting for the disk",
-    State.TIMER_WAIT: "in a timed wait",
-    State.FAULT_WAIT: "in a page fault",
-    State.UNKNOWN: "doing what could not be seen",
-}
 
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
@@ -87,11 +80,6 @@ def _held_up(lock: Lock) -> float:
     return sum(ratio for state, _, ratio in lock.doing if state is State.RUNNABLE)
 
 
-def _words(state: State, culprit: str) -> str:
-    words = _IS.get(state) or STATE_WORDS.get(state, "in an unknown state")
-    return f"{words} {culprit}" if culprit else words
-
-
 def _finding(case: Case, lock: Lock, share: Share) -> Finding:
     source = OWNER_SOURCE if lock.by_owner else INFERRED_SOURCE
     first, first_ratio = lock.holders[0]
@@ -106,7 +94,7 @@ def _finding(case: Case, lock: Lock, share: Share) -> Finding:
         evidence.append(Evidence(held, first_ratio, None, "ratio", source))
     evidence += [
         Evidence(
-            f"part of the waiting in which its holder is {_words(state, culprit)}",
+            f"part of the waiting in which its holder is {name_doing(state, culprit)}",
             ratio,
             None,
             "ratio",
@@ -115,7 +103,7 @@ def _finding(case: Case, lock: Lock, share: Share) -> Finding:
         for state, culprit, ratio in told
     ]
     holder = first if is_one else f"one of {len(lock.holders)} threads"
-    doing = _words(told[0][0], told[0][1])
+    doing = name_doing(told[0][0], told[0][1])
     return make_finding(
         case,
         RULE,
