@@ -6,6 +6,8 @@ socket of the service and its other end name each other's addresses in one TCP t
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from perfkit.collectors._proc import list_descriptors
@@ -18,6 +20,13 @@ SOCKSTAT_LIMIT_BYTES = 4096
 PROCESS_LIMIT = 64
 LISTEN = "0A"
 _MAPPED = "0000000000000000FFFF0000"  # ::ffff:0:0/96, IPv4 within IPv6, as the kernel prints it
+
+# Of a line: local and remote address, state, and behind six more columns the inode, 1 to 19 digits.
+# One that nobody holds (it waits to be forgotten) has the inode 0.
+_SOCKET = re.compile(
+    r"^ *\d+: ([0-9A-F:]+) ([0-9A-F:]+) ([0-9A-F]{2}) \S+ \S+ \S+ +\d+ +\d+ ([1-9]\d{0,18}) ",
+    re.MULTILINE,
+)
 
 
 class TcpRow(Struct, frozen=True):
@@ -38,14 +47,8 @@ class Ends(Struct, frozen=True):
 
 def parse_rows(text: str) -> list[TcpRow]:
     """Reads a tcp or tcp6 table; lines that are no sockets are left out."""
-    rows = []
-    for line in text.splitlines()[1:]:
-        fields = line.split(None, 10)
-        # One that nobody holds (it waits to be forgotten) has no inode.
-        if len(fields) > 9 and fields[9].isdecimal() and fields[9] != "0":
-            local, remote = (field.replace(_MAPPED, "") for field in fields[1:3])
-            rows.append(TcpRow(local, remote, fields[3], int(fields[9])))
-    return rows
+    found = _SOCKET.findall(text.replace(_MAPPED, ""))
+    return [TcpRow(local, remote, state, int(inode)) for local, remote, state, inode in found]
 
 
 def find_ends(rows: list[TcpRow], own: frozenset[int]) -> Ends:

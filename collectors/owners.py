@@ -34,7 +34,7 @@ CGROUP_ROW_LIMIT = 512
 CHAIN_READ_LIMIT = 64
 # What each part may take of a core: on a host with very many processes, cgroups or sockets it is
 # read less often.
-OWNERS_COST_RATIO = 0.004
+OWNERS_COST_RATIO = 0.003
 CGROUP_COST_RATIO = 0.003
 PARTNERS_COST_RATIO = 0.001
 POLL_NS = 1_000_000_000
@@ -205,7 +205,7 @@ class _Session:
             return _Owner()  # it went since its clock was read; its time counts all the same
         role = self._role_of(pid, stat.parent_pid)
         is_stranger = role in ("sibling", "other")
-        before = self._owners.get(pid, _Owner()).relation
+        before = self._owners.get(pid)
         weight, target_weight = self._weights.of(pid) if is_stranger else (-1, -1)
         return _Owner(
             name=stat.name,
@@ -215,16 +215,20 @@ class _Session:
             cpus_allowed=read_fields(self._host, pid, CPUS).get(CPUS, ""),
             role=role,
             parent_pid=stat.parent_pid,
-            relation=before or (self._relation_of(pid, t_ns) if is_stranger else ""),
+            relation=self._relation_of(pid, t_ns, before) if is_stranger else "",
             weight=weight,
             target_weight=target_weight,
             read_ns=t_ns,
         )
 
-    def _relation_of(self, pid: int, t_ns: int) -> str:
+    def _relation_of(self, pid: int, t_ns: int, before: _Owner | None) -> str:
+        """Once known it stays; a stranger is asked again when the tables are read anew."""
         if self._target.kind == "host":
             return ""
-        if t_ns >= self._ends_due_ns:
+        is_due = t_ns >= self._ends_due_ns
+        if before is not None and (before.relation or not is_due):
+            return before.relation
+        if is_due:
             begin_ns = time.thread_time_ns()
             self._ends = read_ends(self._host, self._target)
             spent_ns = time.thread_time_ns() - begin_ns

@@ -41,13 +41,15 @@ SETTLE_S = 0.1
 FINISH_S = 0.45
 STACK_LIMIT = 512
 STRETCH_LIMIT = 20_000
-# What one look costs py-spy (measured): at the holder of the lock; at each of all threads.
-GIL_LOOK_S = 0.00025
+# What one look costs py-spy (measured): at the holder of the lock, which it finds by asking all
+# threads; at each of all threads.
+GIL_LOOK_S = 0.00018
+GIL_THREAD_S = 0.000003
 THREAD_LOOK_S = 0.0002
-COST_RATIO = 0.004
+COST_RATIO = 0.005
 RATE_MAX_HERTZ = 25.0
 # py-spy hears that it shall end after its next sample only, so it must not be too rare.
-RATE_MIN_HERTZ = 8.0
+RATE_MIN_HERTZ = {"gil": 4.0, "wall": 8.0}
 WALL_THREADS_MAX = 5
 GIL, WALL = "gil", "wall"
 
@@ -157,9 +159,11 @@ class _Session:
         for pid in chosen:
             count = _count_threads(self._host, pid)
             sees_all = count <= WALL_THREADS_MAX
-            look_s = len(chosen) * (THREAD_LOOK_S * count if sees_all else GIL_LOOK_S)
-            rates.append(max(RATE_MIN_HERTZ, min(RATE_MAX_HERTZ, COST_RATIO / look_s)))
-            self._start(pid, WALL if sees_all else GIL, rates[-1])
+            kind = WALL if sees_all else GIL
+            look_s = THREAD_LOOK_S * count if sees_all else GIL_LOOK_S + GIL_THREAD_S * count
+            paid_hertz = COST_RATIO / (look_s * len(chosen))
+            rates.append(max(RATE_MIN_HERTZ[kind], min(RATE_MAX_HERTZ, paid_hertz)))
+            self._start(pid, kind, rates[-1])
         if rates:
             self._rate = Rate("python_stacks", min(rates), min(rates), 0, 0)
 

@@ -196,12 +196,16 @@ class _Owners:
             self._followed_ns = now_ns
             self._tracker.update()
         pids = self._tracker.service_pids
+        was_read = False
         for pid in pids:
             begin_ns = self._host.now_ns()
             if begin_ns >= self._due_ns.get(pid, 0):
+                was_read = True
                 self._inodes[pid] = list_socket_inodes(self._host, pid)
                 took_ns = self._host.now_ns() - begin_ns
                 self._due_ns[pid] = begin_ns + int(took_ns / DESCRIPTOR_COST_RATIO)
+        if not was_read:
+            return False
         pid_of: dict[int, int] = {}
         for pid in pids:
             for inode in self._inodes.get(pid, ()):

@@ -42,10 +42,11 @@ WHOLE_BUDGET_RATIO = 0.028
 BUDGET_RATIO = 0.01
 BUDGET_RATIO_MIN = 0.005
 BUDGET_RATIO_MAX = 0.02
+MET_RATIO_MAX = 0.01
 WINDOW_NS, FIRST_NS = 10_000_000_000, 1_000_000_000
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
-STATUS_LIMIT_NS = 3_000_000  # and the CPU time they may take
+STATUS_LIMIT_NS = 1_000_000  # and the CPU time they may take
 LAST_STATUS_LIMIT_NS = 100_000_000  # the same after the window
 PUT_OFF_RATIO = 0.02  # more ticks that could not list threads than this are worth a remark
 STATUS_LIMIT_BYTES = 16384
@@ -153,6 +154,7 @@ class _Session:
         # Of the first two polls: the time, and what the rest of perfkit had spent by then.
         self._marks: list[tuple[int, int]] = []
         self._ratios = [BUDGET_RATIO]
+        self._met_ns = 0
         for ref in cpu_chains(host, target):
             path = os.fspath(ref.folder / "cpu.stat")
             self._sampler.add_cgroup(ref.index, path, ref.version)
@@ -170,8 +172,11 @@ class _Session:
 
     def _share_budget(self) -> None:
         """Gives the sampler what the rest of perfkit has left unused of the whole so far."""
-        rest_ns = self._host.spent_ns() - self._sampler.status()["spent_ns"]
+        sampler_ns = self._sampler.status()["spent_ns"]
+        rest_ns = self._host.spent_ns() - sampler_ns
         now_ns = time.monotonic_ns()
+        if not self._marks:
+            self._met_ns = sampler_ns
         if len(self._marks) < 2:
             self._marks.append((now_ns, rest_ns))
             return
@@ -180,7 +185,8 @@ class _Session:
             settled_rest_ns - first_rest_ns, rest_ns - settled_rest_ns, now_ns - settled_ns
         )
         self._ratios.append(ratio)
-        self._sampler.set_budget(ratio)
+        # What it took to open so many threads before the window is no part of the rate within it.
+        self._sampler.set_budget(ratio + min(self._met_ns / WINDOW_NS, MET_RATIO_MAX))
 
     def close(self) -> Iterable[Item]:
         self._sampler.stop()
