@@ -4,6 +4,7 @@
 #   make test        the test suite            make test-slow   live fault matrices, minutes
 #   make lint        formatting and types      make clean       remove what make made
 #   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
+#   make bench-cost                            what perfkit costs the host, some 10 minutes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,7 +26,7 @@ CAUSES := $(filter-out _%,$(basename $(notdir $(wildcard perfkit/demo/faults/*.p
 FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fronts/*.py))))
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
-.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead clean
+.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -45,6 +46,9 @@ lint: $(VENV)/.lint
 
 bench-overhead: $(VENV)/.tests
 	@$(BIN)/python tests/bench/overhead.py --front $(FRONT)
+
+bench-cost: $(VENV)/.tests
+	@$(BIN)/python tests/bench/cost.py
 
 venv: $(VENV)/.installed
 	@echo "perfkit: $(VENV) is ready"
