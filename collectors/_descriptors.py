@@ -56,6 +56,7 @@ class DescriptorTable:
         self._links: dict[int, dict[int, str]] = {}
         self._epolls_waiting: set[tuple[int, int]] = set()
         self._epolls_read: set[tuple[int, int]] = set()
+        self._late: list[tuple[int, int, dict[int, str]]] = []
         self.refused: set[int] = set()
 
     def poll(self, pids: Iterable[int]) -> Iterator[Item]:
@@ -69,8 +70,11 @@ class DescriptorTable:
                 self._due_ns[pid] = begin_ns + int(took_ns / COST_RATIO)
 
     def close(self) -> Iterator[Item]:
-        """Yields the epolls that have not been read yet."""
-        return self._read_epolls()
+        """Yields the epolls that have not been read yet, and the rows of large tables."""
+        yield from self._read_epolls()
+        for t_ns, pid, links in self._late:
+            for fd, link in links.items():
+                yield Row("fds", (t_ns, pid, fd, *parse_link(link), to_text(link)))
 
     def _list(self, pid: int, t_ns: int) -> Iterator[Item]:
         try:
@@ -86,6 +90,10 @@ class DescriptorTable:
         self._links[pid] = links
         if len(found) > DESCRIPTOR_LIMIT and not before:
             yield Rows("fds", (), 0, len(found) - DESCRIPTOR_LIMIT)
+        if len(found) > EPOLL_DESCRIPTOR_LIMIT and not before:
+            # A large table takes its time to be told, which is better spent after the window.
+            self._late.append((t_ns, pid, links))
+            return
         for fd, link in links.items():
             if before.get(fd) != link:
                 kind, inode = parse_link(link)

@@ -156,6 +156,8 @@ class _Session:
         self._target = target
         self._weights = Weights(host, target)
         self._ends, self._ends_due_ns = Ends(), 0
+        if target.kind != "host":
+            self._read_ends()  # before the window: it is dear
 
     def poll(self) -> Iterator[Item]:
         if self._host.now_ns() >= self._owners_due_ns:
@@ -229,12 +231,15 @@ class _Session:
         if before is not None and (before.relation or not is_due):
             return before.relation
         if is_due:
-            begin_ns = time.thread_time_ns()
-            self._ends = read_ends(self._host, self._target)
-            spent_ns = time.thread_time_ns() - begin_ns
-            rest_ns = max(PARTNERS_KEPT_NS, int(spent_ns / PARTNERS_COST_RATIO))
-            self._ends_due_ns = t_ns + rest_ns
+            self._read_ends()
         return relation_of(self._host, pid, self._ends)
+
+    def _read_ends(self) -> None:
+        t_ns, begin_ns = self._host.now_ns(), time.thread_time_ns()
+        self._ends = read_ends(self._host, self._target)
+        spent_ns = time.thread_time_ns() - begin_ns
+        rest_ns = max(PARTNERS_KEPT_NS, int(spent_ns / PARTNERS_COST_RATIO))
+        self._ends_due_ns = t_ns + rest_ns
 
     def _role_of(self, pid: int, parent_pid: int) -> str:
         if os.getpid() in (pid, parent_pid):

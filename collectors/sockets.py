@@ -37,6 +37,8 @@ POLL_INTERVAL_NS = 50_000_000
 DESCRIPTOR_COST_RATIO = 0.002
 FOLLOW_INTERVAL_NS = 2_000_000_000
 OWNER_WAIT_POLLS = 2
+# Telling so many sockets takes its time: it is done after the window.
+LARGE_COUNT = 500
 ROLES = ("", "listener", "accepted", "outgoing")
 
 _COUNTERS = (
@@ -125,6 +127,7 @@ class _Session:
     def __init__(self, sampler: _native.SocketSampler, owners: _Owners) -> None:
         self._sampler, self._owners = sampler, owners
         self._waiting: list[tuple[int, Row]] = []
+        self._late: list[_native.NamedRows] = []
         self._stuck = False
         self._tell_inodes()
 
@@ -159,7 +162,13 @@ class _Session:
         yield Rows("socket_runs", *runs)
         yield Rows("socket_polls", *polls)
         yield from _closed_rows(closed)
-        self._waiting += [(0, row) for row in _identity_rows(identities)]
+        if owner_wait_polls and identities[0][1] > LARGE_COUNT:
+            self._late.append(identities)
+        else:
+            late = () if owner_wait_polls else self._late
+            self._waiting += [
+                (0, row) for one in (*late, identities) for row in _identity_rows(one)
+            ]
         yield Rows("sockets", (), 0, identities[0][2])
         yield Rows("socket_closed", (), 0, closed[0][2])
         kept = []
