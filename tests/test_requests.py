@@ -6,15 +6,17 @@ import random
 from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 from simulate import MS, make_capture, make_table
 
 from perfkit.analysis.align import align
 from perfkit.analysis.requests import Requests, read_requests
-from perfkit.model import Capture
+from perfkit.model import Capture, Table
 
 START_NS = 1_000_000_000_000
 JIFFY_MS = 4
 POLL_NS = 50 * MS
+FIN_WAIT2 = 5
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,31 @@ def test_requests_in_flight_are_within_ten_percent(name: str) -> None:
 
     assert requests.in_flight.mean() == pytest.approx(in_flight, rel=0.10, abs=0.05)
     assert requests.answer_count / 10 == pytest.approx(rate, rel=0.10)
+
+
+def test_connection_that_the_service_closed_holds_no_request() -> None:
+    """A keep-alive that the service ended, and the client did not, waits for nobody's answer."""
+    load = LOADS["open loop, 20 ms"]
+    capture, in_flight, _ = _capture(load, 10.0)
+    unknown = dict.fromkeys(
+        ("data_segments_in", "data_segments_out", "last_received_ms", "last_sent_ms"), -1
+    )
+    strings = list(capture.strings)
+    closed = {"socket_index": 99, "start_ns": START_NS, "end_ns": START_NS + 10**10} | unknown
+    closed |= {"state": FIN_WAIT2, "tick_count": 200, "receive_queue_bytes": 0}
+    rows = make_table("socket_runs", [closed], strings)
+    socket = {"socket_index": 99, "inode": 0, "local": "127.0.0.1:80", "peer": "127.0.0.1:9"}
+    sockets = make_table("sockets", [socket | {"role": "accepted"}], strings)
+    tables = capture.tables | {
+        "socket_runs": _join(capture.tables["socket_runs"], rows),
+        "sockets": _join(capture.tables["sockets"], sockets),
+    }
+
+    requests = _count(replace(capture, tables=tables, strings=tuple(strings)))
+
+    assert requests.in_flight.mean() == pytest.approx(in_flight, rel=0.10, abs=0.05)
+
+
+def _join(first: Table, second: Table) -> Table:
+    packed = tuple(a + b for a, b in zip(first.packed, second.packed, strict=True))
+    return replace(first, packed=packed, row_count=first.row_count + second.row_count)

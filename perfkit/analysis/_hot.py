@@ -25,6 +25,11 @@ COST_FLOOR_NS = 100_000.0
 ATTRIBUTED_MIN = 0.3
 DEEPEST_RATIO = 0.6
 ARRIVALS_MIN = 0.5
+# A few requests cost most: measured 2.4 to 3.2 where one of four handlers costs 24 ms more, at most
+# 0.8 where all are alike (three servers, docs/benchmarks.md).
+UNEVEN_RATIO_MIN = 1.5
+UNEVEN_NS_MIN = 4e6
+UNEVEN_ANSWERS_MIN = 100.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,55 @@ def _most_grown(blocks: _Blocks, spent: _Spent) -> Candidate | None:
     least = max(DEEPEST_RATIO * max(grown), 1.0)
     leading = [one for one, more in zip(spent.candidates, grown, strict=True) if more >= least]
     return max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A few requests cost most: what one of them costs, and a mean one, and who is hot in them."""
+
+    hot: Hot
+    costly_ns: float
+    mean_ns: float
+
+
+def find_uneven(case: Case) -> Uneven | None:
+    """What makes a few requests costly; None where all cost about the same, or that is not known.
+
+    Where each request costs the same, CPU time per block follows the answers; where a part p costs
+    x and the others next to nothing, the variance of what is left over is (1 - p) x times the mean
+    (a compound Poisson sum, given the count). Both a block and two of them must say so, since
+    answers are counted with an error of a few.
+    """
+    spent = _spend(case)
+    axis = case.aligned.axis
+    arrivals = sum_by(
+        np.arange(axis.slot_count) // SLOTS_PER_BLOCK, case.requests.arrivals, axis.block_count
+    )
+    answers = _answered(case, arrivals)
+    if not case.counts_requests or answers.sum() < UNEVEN_ANSWERS_MIN or not spent.candidates:
+        return None
+    mean_ns = float(spent.whole_ns.sum() / answers.sum())
+    excess_ns = min(_excess_ns(spent.whole_ns, answers, width) for width in (1, 2))
+    if excess_ns < max(UNEVEN_RATIO_MIN * mean_ns, UNEVEN_NS_MIN):
+        return None
+    rest = spent.whole_ns - mean_ns * answers
+    together = [float((one.block_ns * rest).sum()) for one in spent.candidates]
+    least = max(DEEPEST_RATIO * max(together), 1.0)
+    leading = [one for one, much in zip(spent.candidates, together, strict=True) if much >= least]
+    best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
+    if best is None:
+        return None
+    cost_ns = float(best.block_ns.sum()) / max(float(answers.sum()), 1.0)
+    hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, _share(case, spent, best.block_ns))
+    return Uneven(hot, mean_ns + excess_ns, mean_ns)
+
+
+def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:
+    """Variance over mean of CPU time per so many blocks, beyond what answers in them explain."""
+    count = len(block_ns) // width * width
+    ns = block_ns[:count].reshape(-1, width).sum(axis=1)
+    expected = answers[:count].reshape(-1, width).sum(axis=1) * ns.sum() / max(answers.sum(), 1.0)
+    return float((ns - expected).var() / max(float(ns.mean()), 1.0))
 
 
 def find_largest(case: Case) -> Hot | None:

@@ -17,6 +17,8 @@ import numpy as np
 from perfkit.analysis.columns import Frame, Integers, Masks, Reals
 
 PENDING, SETTLED, UNDETERMINED = 1, 0, -1
+# FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, LAST_ACK, CLOSING (include/net/tcp_states.h, Linux 6.18).
+CLOSED_BY_US = (4, 5, 6, 7, 9, 11)
 SEGMENTS_PER_MESSAGE_MAX = 16
 TRANSITIONS_NEEDED = 3
 MULTIPLE_RATIO_NEEDED = 0.85
@@ -53,8 +55,13 @@ class Exchanges:
 
 
 def read_exchanges(runs: Frame, *, asked_by_peer: bool) -> Exchanges:
-    """Sees `socket_runs` rows as exchanges; `asked_by_peer` for accepted sockets."""
+    """Sees `socket_runs` rows as exchanges; `asked_by_peer` for accepted sockets.
+
+    An accepted socket that the service has closed holds no request, however long the peer keeps it.
+    """
     runs = runs.sorted_by("socket_index", "start_ns")
+    if asked_by_peer:
+        runs = runs.where(~np.isin(runs.integers("state"), CLOSED_BY_US))
     incoming = (runs.integers("data_segments_in"), runs.integers("last_received_ms"))
     outgoing = (runs.integers("data_segments_out"), runs.integers("last_sent_ms"))
     asked, answered = (incoming, outgoing) if asked_by_peer else (outgoing, incoming)

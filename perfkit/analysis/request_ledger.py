@@ -8,6 +8,8 @@ not seen from outside.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from perfkit.analysis.align import BLOCK_NS, SLOTS_PER_BLOCK, Axis
@@ -38,7 +40,9 @@ def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
     excess_ns = np.maximum(wanted_ns - _by_block(axis, kept[0], kept[3]), 0.0)
     pending = _charge_peers(axis, kept, requests, excess_ns, labels)
     left_ns = np.maximum(excess_ns - _by_block(axis, pending[0], pending[3]), 0.0)
-    queued = _charge_queue(axis, kept, left_ns, idle, labels)
+    unread_ns = _by_block(axis, np.arange(axis.slot_count), requests.unread * axis.slot_ns)
+    queue = _Queue(left_ns, np.minimum(unread_ns, left_ns), idle)
+    queued = _charge_queue(axis, kept, queue, labels)
     parts = [kept, pending, queued]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     inferred = np.repeat([False, True, True], [len(part[0]) for part in parts])
@@ -110,17 +114,29 @@ def _charge_peers(
     return _stack(parts)
 
 
-def _charge_queue(axis: Axis, kept: _Part, excess_ns: Reals, idle: Reals, labels: Labels) -> _Part:
+@dataclass(frozen=True)
+class _Queue:
+    """What is in flight beyond the busy threads and their peers, per block; of it, unread."""
+
+    excess_ns: Reals
+    unread_ns: Reals
+    idle: Reals
+
+
+def _charge_queue(axis: Axis, kept: _Part, queue: _Queue, labels: Labels) -> _Part:
     """Charges what is left to what the busy threads did in that block, since it queues for them.
 
-    Nobody queues while no thread is busy. Where the threads idle meanwhile that part is a wait not
+    Nobody queues while no thread is busy, but bytes that nobody has read do, however short the
+    moments are in which the threads are. Where the threads idle meanwhile the rest is a wait not
     seen, such as a timer of an event loop; where they do not it is a queue of unknown cause.
     """
     slot, thread, label, ns = kept
     busy = _by_block(axis, slot, ns)
-    queued_ns = excess_ns * np.minimum(1.0, busy / BLOCK_NS)
+    excess_ns = queue.excess_ns
+    queued_ns = np.maximum(excess_ns * np.minimum(1.0, busy / BLOCK_NS), queue.unread_ns)
+    queued_ns = np.where(busy >= 1.0, queued_ns, 0.0)
     factor = queued_ns / np.maximum(busy, 1.0)
-    unseen_ns = np.where(idle >= IDLE_SEEN_MIN, excess_ns - queued_ns, 0.0)
+    unseen_ns = np.where(queue.idle >= IDLE_SEEN_MIN, excess_ns - queued_ns, 0.0)
     lonely_ns = excess_ns - queued_ns - unseen_ns
     return _stack(
         [

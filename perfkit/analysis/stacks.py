@@ -6,6 +6,7 @@ ran. Joined slot by slot, time is exact per thread, and shared among functions a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ DEPTH_LIMIT = 128
 # A thread seen in so many slots is known well enough to speak for the time in between.
 SEEN_MIN = 8
 GIL, WALL = "gil", "wall"
+# A comprehension is a part of its function; before CPython 3.12 it has a frame of its own.
+_PARTS = re.compile(r"\.<locals>\.<(?:list|dict|set)comp>|\.<locals>\.<genexpr>")
 # Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.
 _WAITING_FILES = frozenset({"selectors.py", "threading.py", "queue.py", "socketserver.py"})
 _WAITING_FUNCTIONS = frozenset({("thread.py", "_worker"), ("socket.py", "accept")})
@@ -134,7 +137,7 @@ def _read_frames(
         if stack not in rows and len(rows) >= STACK_LIMIT:
             continue
         frames = rows.setdefault(stack, [])
-        function = Function(name, file)
+        function = Function(_PARTS.sub("", name), file)
         if len(frames) < DEPTH_LIMIT and (not frames or frames[-1] != function):
             frames.append(function)
     number = {stack: index for index, stack in enumerate(rows)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfkit.analysis._hot import Hot, find_grown, find_largest
+from perfkit.analysis._hot import Hot, Uneven, find_grown, find_largest, find_uneven
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.halts import read_halts
@@ -29,6 +29,11 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     hot = find_grown(case)
     if hot is not None and _has_grown(hot) and not _was_halted(case):
         yield _finding(case, hot, is_grown=True)
+        yield from _look_alikes(case)
+        return
+    uneven = None if _was_halted(case) else find_uneven(case)
+    if uneven is not None and passes_gate(uneven.hot.share):
+        yield _uneven_finding(case, uneven)
         yield from _look_alikes(case)
         return
     largest = find_largest(case) if case.said_slow else None
@@ -105,6 +110,36 @@ def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
     )
 
 
+def _uneven_finding(case: Case, uneven: Uneven) -> Finding:
+    candidate = uneven.hot.candidate
+    is_function = candidate.kind == "function"
+    source = SOURCE if is_function else SOURCE_THREADS
+    return make_finding(
+        case,
+        RULE,
+        title=f"{candidate.name} takes the CPU time, and a few requests take most of it",
+        share=uneven.hot.share,
+        confidence=0.75 if is_function else 0.6,
+        culprit=Culprit("function" if is_function else "thread", candidate.name),
+        evidence=(
+            Evidence(
+                "CPU of one of the costly requests, of a mean one",
+                uneven.costly_ns / 1e6,
+                uneven.mean_ns / 1e6,
+                "ms",
+                "schedstat against answers, spread over the blocks of the window",
+            ),
+            Evidence(
+                f"CPU time of {candidate.name} in the window",
+                float(candidate.block_ns.sum()) / 1e9,
+                None,
+                "s",
+                source,
+            ),
+        ),
+    )
+
+
 def _look_alikes(case: Case) -> Iterator[Rejection]:
     throttled = case.share(State.THROTTLED)
     if not passes_gate(throttled):
@@ -140,7 +175,9 @@ RULE = Rule(
         "py-spy saw them in, and the waits for the interpreter or a CPU that stand behind it.\n"
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
         "that in the quickest third, and grew more than everything else did; and of what slow\n"
-        "requests take longer, 30 % or more is time on a CPU or behind the service's own threads.\n"
+        "requests take longer, 30 % or more is time on a CPU or behind its own threads.\n"
+        "Or: a few requests cost most of the CPU time, by its spread over the window, and it is\n"
+        "hot when they come.\n"
         "Not this: a function that costs the same throughout is what the service does. A thread\n"
         "that serves nobody is gil_contention or busy_poll_thread."
     ),

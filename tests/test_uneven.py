@@ -1,0 +1,45 @@
+"""Requests of unequal cost: when CPU time does not follow the number of answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfkit.analysis._hot import _excess_ns
+
+BLOCKS = 40
+MS = 1e6
+
+
+def blocks(costly_ratio: float, costly_ms: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """CPU time and answers of blocks in which a part of the requests costs more than 2 ms."""
+    chance = np.random.default_rng(seed)
+    answers = chance.poisson(15, BLOCKS).astype(float)
+    costly = chance.binomial(answers.astype(int), costly_ratio)
+    return (2 * answers + costly_ms * costly) * MS, answers
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("width", [1, 2])
+def test_costly_requests_show_by_their_cost(seed: int, width: int) -> None:
+    """Where a quarter costs 24 ms more, the excess is some 18 ms x 6/8, the theory's (1 - p) x."""
+    ns, answers = blocks(0.25, 24.0, seed)
+
+    expected = 0.75 * 24 * MS * (6 / 8)
+    assert _excess_ns(ns, answers, width) == pytest.approx(expected, rel=0.6)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_requests_that_cost_the_same_leave_nothing(width: int) -> None:
+    """However many come in a block, each costs its part."""
+    ns, answers = blocks(1.0, 24.0, 1)
+
+    assert _excess_ns(ns, answers, width) == pytest.approx(0.0, abs=1.0)
+
+
+def test_answers_counted_a_little_wrong_are_not_costly_requests() -> None:
+    """Counts that are off by one or two leave far less than a mean request costs."""
+    ns, answers = blocks(1.0, 4.0, 2)
+    wrong = answers + np.random.default_rng(3).integers(-2, 3, BLOCKS)
+
+    assert _excess_ns(ns, wrong, 2) < 0.5 * ns.sum() / answers.sum()
