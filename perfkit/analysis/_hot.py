@@ -28,7 +28,7 @@ ARRIVALS_MIN = 0.5
 # A few requests cost most: measured 2.4 to 3.2 where one of four handlers costs 24 ms more, at most
 # 0.8 where all are alike (three servers, docs/benchmarks.md).
 UNEVEN_RATIO_MIN = 1.5
-UNEVEN_NS_MIN = 4e6
+UNEVEN_NS_MIN = 2e6
 UNEVEN_ANSWERS_MIN = 100.0
 
 
