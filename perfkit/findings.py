@@ -134,6 +134,37 @@ class TargetSummary(Struct, frozen=True):
     reached_as: str = "."
 
 
+class Growth(Struct, frozen=True):
+    """What a request takes longer for than in the reference; the interval is of the growth."""
+
+    state: str
+    culprit: str
+    reference_ms: float
+    observed_ms: float
+    low_ms: float
+    high_ms: float
+
+
+class Reference(Struct, frozen=True):
+    """What the window was held against: its own fast part (no name), or a saved run.
+
+    `slow_share` is the part of the window that is compared. `is_load`: asked more, not slower.
+    Where `is_usable` is False, `notes` say why, and no finding leans on it.
+    """
+
+    kind: Literal["window", "run"]
+    name: str
+    is_usable: bool
+    notes: tuple[str, ...] = ()
+    slow_share: float = 0.0
+    latency_ms: float | None = None
+    reference_latency_ms: float | None = None
+    answers_per_second: float | None = None
+    reference_answers_per_second: float | None = None
+    is_load: bool = False
+    grown: tuple[Growth, ...] = ()
+
+
 class CostSummary(Struct, frozen=True):
     """What perfkit itself used, in percent of one core over the window."""
 
@@ -161,6 +192,7 @@ class Report(Struct, frozen=True):
     not_checked: tuple[Skip, ...]
     budget: Budget
     cost: CostSummary
+    references: tuple[Reference, ...] = ()
 
 
 SCHEMA = "perfkit.diagnosis/1"

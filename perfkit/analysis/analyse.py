@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from perfkit import __version__, discover
 from perfkit.analysis.budget import make_budget
 from perfkit.analysis.case import Case, build_case
-from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.compare import SHARE_GATE, hold_against, passes_gate
 from perfkit.analysis.correlate import (
     EXPLAINED_BY,
+    RuleLike,
     ended_after_s,
     give_verdict,
     is_slight,
     run_rules,
     unexplained_share,
     waste_shares,
+)
+from perfkit.analysis.references import (
+    REFERENCE_LIMIT,
+    Past,
+    compare_parts,
+    compare_run,
+    usual_waits,
 )
 from perfkit.analysis.states import STATE_WORDS, State
 from perfkit.findings import (
@@ -35,15 +44,26 @@ OWNERS_NAMED = 3
 
 
 def analyse(
-    capture: Capture, references: tuple[Capture, ...] = (), *, said_slow: bool = False
+    capture: Capture,
+    references: tuple[tuple[str, Capture], ...] = (),
+    *,
+    said_slow: bool = False,
 ) -> Report:
     """Diagnoses a capture. Equal captures give equal reports.
+
+    `references` are saved runs with their names; what grew since may be a finding.
 
     `said_slow` is the user's word that the service is slow: without any other cause, the largest
     part of a request that may be useful becomes one.
     """
     case = build_case(capture, said_slow=said_slow)
     rules = list(discover.load_all("perfkit.analysis.rules", "RULE").values())
+    pasts = [_read_past(name, other, rules) for name, other in references[:REFERENCE_LIMIT]]
+    runs = [compare_run(case, past) for past in pasts]
+    for past, run in zip(pasts, runs, strict=True):
+        if run.is_usable and not run.is_load:
+            case = replace(case, peers=hold_against(case.peers, usual_waits(past)))
+    parts = compare_parts(case)
     findings, rejections, skips = run_rules(case, rules)
     skips = [*_refused(capture.header), *skips]
     verdict = give_verdict(case, findings)
@@ -63,7 +83,14 @@ def analyse(
         not_checked=tuple(skips),
         budget=make_budget(case),
         cost=_cost(header),
+        references=(*runs, *(() if parts is None else (parts,))),
     )
+
+
+def _read_past(name: str, capture: Capture, rules: list[RuleLike]) -> Past:
+    case = build_case(capture)
+    findings, _, _ = run_rules(case, rules)
+    return Past(name, case, findings[0].id if findings else "")
 
 
 def _refused(header: Header) -> list[Skip]:

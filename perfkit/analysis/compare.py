@@ -34,14 +34,14 @@ class PeerComparison:
     """One peer held against its like, or itself: mean wait per answer, and what is usual.
 
     `reference_ns` is the median of the others (`like`), its own wait in the fast seconds of the
-    window (`past`), or nothing (`none`).
+    window (`past`) or in a saved run (`run`), or nothing (`none`).
     """
 
     peer: Peer
     wait_ns: float
     reference_ns: float
     like_count: int
-    against: Literal["like", "past", "none"] = "like"
+    against: Literal["like", "past", "run", "none"] = "like"
 
     @property
     def ratio(self) -> float:
@@ -73,6 +73,21 @@ def compare_peers(peers: tuple[Peer, ...], axis: Axis) -> tuple[PeerComparison, 
     """
     compared = [_compare(peer, peers, axis) for peer in peers]
     return tuple(sorted(compared, key=lambda one: (-one.ratio, one.peer.name)))
+
+
+def hold_against(
+    compared: tuple[PeerComparison, ...], usual_ns: dict[str, float]
+) -> tuple[PeerComparison, ...]:
+    """Holds the peers that do not stand out against what they took in a saved run."""
+    held = []
+    for one in compared:
+        known = usual_ns.get(one.peer.name)
+        if known is not None and not one.stands_out:
+            since = PeerComparison(one.peer, one.wait_ns, known, one.like_count, "run")
+            held.append(since if since.stands_out else one)
+        else:
+            held.append(one)
+    return tuple(sorted(held, key=lambda one: (-one.ratio, one.peer.name)))
 
 
 def _compare(peer: Peer, peers: tuple[Peer, ...], axis: Axis) -> PeerComparison:

@@ -48,6 +48,9 @@ EXPLAINED_BY = {
     State.RUNNABLE: _CPU_CAUSES,
     State.QUEUE_WAIT: frozenset({"load_saturation", "thread_pool_exhausted"}),
 }
+# Of a service that is said to be slow: so many parts, each of at least this share.
+COMPOSITION_LIMIT = 4
+COMPOSITION_MIN = 0.05
 _NOTHING = frozenset[str]()
 
 
@@ -145,7 +148,22 @@ def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
     waste = _unexplained_waste(case)
     if waste:
         return Verdict("unexplained", waste)
-    return Verdict("healthy", f"Nothing unusual.{_ending(case)}")
+    text = _composition(case) if case.said_slow else "Nothing unusual."
+    return Verdict("unexplained" if case.said_slow else "healthy", f"{text}{_ending(case)}")
+
+
+def _composition(case: Case) -> str:
+    """What the time is made of, largest first: all that can be said of a service called slow."""
+    ledger = case.ledger
+    shares = sorted(((ledger.share(state), state) for state in STATE_WORDS), reverse=True)
+    parts = []
+    for share, state in shares[:COMPOSITION_LIMIT]:
+        if share >= COMPOSITION_MIN:
+            first = next(iter(ledger.by_culprit(state)), "")
+            charged = f" (mostly {first})" if first else ""
+            parts.append(f"{to_percent(share)} {STATE_WORDS[state]}{charged}")
+    whole = "the time of requests" if case.counts_requests else "the busy time of its threads"
+    return f"Nothing proves it abnormal; {whole} is {', '.join(parts) or 'nothing'}."
 
 
 def _ending(case: Case) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli._complete import list_targets
+from perfkit.cli._complete import list_runs, list_targets
 from perfkit.cli._screen import Colour
 
 TargetArgument = Annotated[
@@ -39,6 +39,15 @@ NoProbeOption = Annotated[
 ]
 SlowOption = Annotated[
     bool, typer.Option("--slow", help="It is known to be slow: name the largest part at least.")
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="RUN",
+        help="Hold it against a saved run: an id, last, or a capture's file.",
+        autocompletion=list_runs,
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 ColourOption = Annotated[

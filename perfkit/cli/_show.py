@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ from perfkit.findings import Report
 
 if TYPE_CHECKING:
     from perfkit.analysis.profile import Profile
+    from perfkit.model import Capture
 
 TERMINAL = "terminal"
 PICTURE_HEAD_BYTES = 1024
@@ -31,20 +32,43 @@ class View(Struct, frozen=True):
     verbose: bool = False
 
 
-def to_report(raw: bytes, run: str, *, said_slow: bool = False) -> Report:
+class Judging(NamedTuple):
+    """What the user adds to the evidence: that it is slow, and runs to hold it against."""
+
+    said_slow: bool = False
+    references: tuple[tuple[str, Capture], ...] = ()
+
+
+def read_references(against: str | None) -> tuple[tuple[str, Capture], ...]:
+    """The run, or the capture's file, of `--against`. Raises: `PerfkitError`."""
+    if against is None:
+        return ()
+    from perfkit.codec import decode
+    from perfkit.errors import CaptureError
+    from perfkit.store.runs import find_folder, read_run
+
+    name, raw = read_run(against, find_folder())
+    try:
+        return ((name, decode(raw)),)
+    except CaptureError as error:
+        raise CaptureError(f"{name}: {error.what}", fix="perfkit runs") from error
+
+
+def to_report(raw: bytes, run: str, judging: Judging) -> Report:
     """Analyses the bytes of a capture; a live run and one that is read again go this same way."""
     from msgspec.structs import replace
 
     from perfkit.analysis import analyse
     from perfkit.codec import decode
 
-    return replace(analyse(decode(raw), said_slow=said_slow), run=run)
+    report = analyse(decode(raw), judging.references, said_slow=judging.said_slow)
+    return replace(report, run=run)
 
 
-def to_subject(raw: bytes, run: str, view: View, *, said_slow: bool = False) -> Report | Profile:
+def to_subject(raw: bytes, run: str, view: View, judging: Judging) -> Report | Profile:
     """What the format shows of a capture. Raises: `PerfkitError` where the capture lacks it."""
     if find_exporter(view.format).of == "report":
-        return to_report(raw, run, said_slow=said_slow)
+        return to_report(raw, run, judging)
     from perfkit.analysis.profile import make_profile
     from perfkit.codec import decode
 

@@ -12,6 +12,7 @@ from perfkit.cli import _codes
 from perfkit.cli._command import Command
 from perfkit.cli._live import Sampling, check_reader, keep, sample
 from perfkit.cli._options import (
+    AgainstOption,
     ColourOption,
     NoProbeOption,
     OnlyPidOption,
@@ -47,6 +48,7 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     no_probe: NoProbeOption = False,
     slow: SlowOption = False,
+    against: AgainstOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 4 where something could not be seen.")
     ] = False,
@@ -63,15 +65,17 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     --pid, the busiest service with connections is looked at.
     The run is kept (perfkit runs). Ctrl-C stops early and reports what there is.
     """
-    from perfkit.cli._show import TERMINAL, View, show, to_report
+    from perfkit.cli._show import TERMINAL, Judging, View, read_references, show, to_report
     from perfkit.codec import decode
 
     check_reader()
+    # Before sampling: `last` is the run before this one, and a wrong name costs no wait.
+    judging = Judging(slow, read_references(against))
     stop = threading.Event()
     with stopping(stop):
         raw = sample(Sampling(target, pid, only_pid, seconds, not no_probe, quiet), stop)
         run = keep(raw, decode(raw).header)
-        report = to_report(raw, run, said_slow=slow)
+        report = to_report(raw, run, judging)
         show(report, View("json" if json else TERMINAL, None, colour, verbose))
     return _codes.INTERRUPTED if stop.is_set() else judge(report, strict, fail_on)
 

@@ -9,7 +9,13 @@ import typer
 from perfkit.cli._command import Command
 from perfkit.cli._complete import list_formats, list_runs
 from perfkit.cli._live import check_reader
-from perfkit.cli._options import ColourOption, OutputOption, SlowOption, VerboseOption
+from perfkit.cli._options import (
+    AgainstOption,
+    ColourOption,
+    OutputOption,
+    SlowOption,
+    VerboseOption,
+)
 from perfkit.cli._screen import Colour
 
 
@@ -33,20 +39,22 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
     ] = "terminal",
     output: OutputOption = None,
     slow: SlowOption = False,
+    against: AgainstOption = None,
     colour: ColourOption = Colour.AUTO,
     verbose: VerboseOption = False,
 ) -> int:
     """Show a saved run again: analyse its capture and write the report in any format."""
-    from perfkit.cli._show import View, find_exporter, show, to_subject
+    from perfkit.cli._show import Judging, View, find_exporter, read_references, show, to_subject
     from perfkit.errors import CaptureError
     from perfkit.store.runs import find_folder, read_run
 
     find_exporter(to)
     check_reader()
     name, raw = read_run(run, find_folder())
+    references = read_references(against)
     view = View(to, output, colour, verbose)
     try:
-        subject = to_subject(raw, name, view, said_slow=slow)
+        subject = to_subject(raw, name, view, Judging(slow, references))
     except CaptureError as error:
         raise CaptureError(f"{name or run}: {error.what}", fix="perfkit runs") from error
     show(subject, view)

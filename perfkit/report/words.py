@@ -13,6 +13,8 @@ from perfkit.findings import (
     CostSummary,
     Evidence,
     Finding,
+    Growth,
+    Reference,
     Rejection,
     Report,
     Skip,
@@ -186,10 +188,40 @@ def word_choice(report: Report) -> str:
 
 def word_notes(report: Report) -> str:
     """Everything that limits the answer, as sentences."""
-    notes = [word_sentence(note) for note in report.footnotes]
+    notes = [word_reference(one) for one in report.references]
+    notes += [word_sentence(note) for note in report.footnotes]
     if report.unexplained_share >= SHARE_SHOWN_MIN:
         notes.insert(0, f"{to_percent(report.unexplained_share)} of the time is unexplained.")
     return " ".join(notes)
+
+
+def word_reference(reference: Reference) -> str:
+    """What requests take longer for than in a reference, or why that cannot be said."""
+    limits = "; ".join(word_sentence(note) for note in reference.notes)
+    name = word_name(reference.name)
+    if reference.latency_ms is None or reference.reference_latency_ms is None:
+        return f"Not compared with run {name}: {limits}."
+    now, then = (
+        to_duration(one / 1e3) for one in (reference.latency_ms, reference.reference_latency_ms)
+    )
+    where = f"In the slow {to_percent(reference.slow_share)} of the window"
+    beside = f"against run {name}" if reference.kind == "run" else where
+    took = f"requests took {now} instead of {then}"
+    head = f"{took}, {beside}" if reference.kind == "run" else f"{beside} {took}"
+    more = join_words([word_growth(one) for one in reference.grown[:3]])
+    sentences = [f"{head[:1].upper()}{head[1:]}: {more or 'nothing grew beyond noise'}."]
+    if reference.is_load:
+        sentences.append("It was asked more; each request costs what it did.")
+    if limits:
+        sentences.append(f"But {limits}.")
+    return " ".join(sentences)
+
+
+def word_growth(growth: Growth) -> str:
+    """By how much one part of a request grew."""
+    more = to_duration((growth.observed_ms - growth.reference_ms) / 1e3)
+    charged = f" {word_name(growth.culprit)}" if growth.culprit else ""
+    return f"{more} more {to_printable(growth.state, NAME_LIMIT)}{charged}"
 
 
 def word_run(report: Report) -> str:

@@ -168,6 +168,8 @@ def _reject_slow_path(compared: PeerComparison, path: _Path) -> Rejection:
 def _reference_words(compared: PeerComparison) -> str:
     if compared.stands_out and compared.against == "past":
         return "its own fast seconds of this window"
+    if compared.stands_out and compared.against == "run":
+        return "what it took in the run it is held against"
     if compared.stands_out:
         return f"the median of {compared.like_count} like peers"
     return "nothing: it is the largest part of a request, which is said to be slow"
