@@ -5,6 +5,7 @@
 #   make lint        formatting and types      make clean       remove what make made
 #   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
 #   make bench-cost                            what perfkit costs the host, some 10 minutes
+#   make bench-foreign                         how often it is right on servers of others, an hour
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,7 +27,8 @@ CAUSES := $(filter-out _%,$(basename $(notdir $(wildcard perfkit/demo/faults/*.p
 FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fronts/*.py))))
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
-.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost clean
+.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-foreign \
+	clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -49,6 +51,9 @@ bench-overhead: $(VENV)/.tests
 
 bench-cost: $(VENV)/.tests
 	@$(BIN)/python tests/bench/cost.py
+
+bench-foreign: $(VENV)/.tests
+	@$(BIN)/python tests/bench/foreign.py
 
 venv: $(VENV)/.installed
 	@echo "perfkit: $(VENV) is ready"

@@ -1,0 +1,32 @@
+"""Servers that are not ours: perfkit names the faults in and around them, and else is silent."""
+
+from __future__ import annotations
+
+import pytest
+from foreign.lab import missing
+from foreign.matrix import Run, alone, execute, list_runs, what_lacks
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+def check(run: Run) -> None:
+    """Asserts that the first cause and its culprit are those injected, or that there is none."""
+    lacks = missing(run.server) or what_lacks(run)
+    if lacks:
+        pytest.skip(lacks)
+    with alone():
+        ended = execute(run)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_slow_backend_of_a_prefork_server_is_named() -> None:
+    """One of four backends answers late, and it is this one that is named."""
+    check(Run("gunicorn", "slow_peer", "one_of", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", list_runs(), ids=str)
+def test_foreign_server_is_judged_right(run: Run) -> None:
+    """Each fault of each server is named first with its culprit; healthy servers get no alarm."""
+    check(run)
