@@ -411,6 +411,31 @@ def test_pipe_without_a_writer_is_not_waited_for(inside: Run, tmp_path: Path) ->
     assert "not a perfkit capture" in inside("report", str(tmp_path / "pipe")).stderr
 
 
+def test_capture_on_stdin_is_reported(state: Path, saved: str) -> None:
+    """`report -` reads a capture from a pipe, and finds in it what the saved run holds."""
+    raw = (state / "perfkit" / "runs" / f"{saved}.capture").read_bytes()
+    command = (*PERFKIT, "report", "-", "--to", "json")
+    done = subprocess.run(command, input=raw, capture_output=True, check=False)
+    named = subprocess.run(
+        (*PERFKIT, "report", saved, "--to", "json"),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout) | {"run": saved} == json.loads(named.stdout)
+
+
+@pytest.mark.parametrize("raw", [b"", b"ssh: banner\n", b"\0" * 100_000])
+def test_rubbish_on_stdin_is_said(raw: bytes) -> None:
+    """What comes on stdin and is no capture is an error in words."""
+    done = subprocess.run((*PERFKIT, "report", "-"), input=raw, capture_output=True, check=False)
+
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.startswith(b"error: -: not a perfkit capture")
+
+
 def test_closed_stdout_is_said(state: Path, saved: str) -> None:
     """With stdout closed from the start, one line says so."""
     done = subprocess.run(

@@ -22,6 +22,7 @@ from perfkit.cli.main import main
 from perfkit.export._exporter import Exporter, Look
 from perfkit.export._layout import wrap, wrap_items
 from perfkit.findings import Report
+from perfkit.report.words import word_metric
 
 GOLDEN = Path(__file__).parent / "golden"
 FOUND: dict[str, Exporter] = discover.load_all("perfkit.export", "EXPORTER")
@@ -281,6 +282,25 @@ def test_list_counts_what_does_not_fit() -> None:
     lines = wrap_items(["first", "second", "third", "fourth"], 25, 1)
 
     assert lines == ["first, and 3 more (-v)"]
+
+
+def test_list_of_one_long_entry_counts_the_rest() -> None:
+    """An entry that does not fit is cut, and the others are still counted."""
+    lines = wrap_items(["an entry of many words", "second", "third"], 30, 1)
+
+    assert lines == ["an entry ..., and 2 more (-v)"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("gil_wait_seconds", "gil wait seconds"),
+        ("CPU of a.b_c now", "CPU of a.b_c now"),
+    ],
+)
+def test_metric_keeps_the_names_that_it_quotes(metric: str, words: str) -> None:
+    """A metric's own name is spelled out; a function's name within a wording is left as it is."""
+    assert word_metric(metric) == words
 
 
 def test_wrapping_counts_columns_not_characters() -> None:

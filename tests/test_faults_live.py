@@ -7,18 +7,24 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from record_captures import FRONTS_OF
 
+from perfkit import discover
 from perfkit.demo.look import find_perfkit
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 RUN = (sys.executable, "-m", "perfkit.demo", "run")
 FRONTS = ("threads", "asyncio")
-FAULTS = ("cpu_throttled", "gil_contention", "downstream_slow")
+FAULTS = sorted(discover.load_all("perfkit.demo.faults", "start"))
+MATRIX = [
+    (front, fault) for fault in FAULTS for front in FRONTS if front in FRONTS_OF.get(fault, FRONTS)
+]
 
 
 def diagnose(folder: Path, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -46,8 +52,8 @@ def first_answer(report: dict[str, Any], expected: dict[str, str]) -> tuple[Any,
 
 def check(folder: Path, front: str, fault: str, seed: int) -> None:
     """Asserts that the first cause and its culprit are those that were injected."""
-    if fault == "cpu_throttled" and os.geteuid() != 0:
-        pytest.skip("needs root: a CPU quota")
+    if import_module(f"perfkit.demo.faults.{fault}").NEEDS_ROOT and os.geteuid() != 0:
+        pytest.skip("needs root")
     report, state = diagnose(folder, "--front", front, "--fault", fault, "--seed", str(seed))
     culprit = state["culprit"]
     expected = ("cause", fault, culprit["kind"], True)
@@ -82,8 +88,7 @@ def test_demo_shows_a_report_and_says_where_it_lies(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 6))
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize(("front", "fault"), MATRIX)
 def test_diagnose_names_every_fault(tmp_path: Path, front: str, fault: str, seed: int) -> None:
     """Each fault on each front, at five strengths, is named first, with its culprit."""
     check(tmp_path, front, fault, seed)

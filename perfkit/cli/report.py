@@ -24,7 +24,7 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
         str,
         typer.Argument(
             metavar="RUN",
-            help="An id, the beginning of one, last, or a capture's file.",
+            help="An id, the beginning of one, last, a capture's file, or - for stdin.",
             autocompletion=list_runs,
         ),
     ],

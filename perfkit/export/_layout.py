@@ -82,8 +82,15 @@ def wrap_items(
         lines = wrap(mark.join(items[:count]) + tail, width)
         if not line_limit or len(lines) <= line_limit:
             return lines
-    head = f"{len(items)}{more}: " if len(items) > 1 else ""
-    return wrap(head + mark.join(items), width, line_limit) if items else []
+    return _cut_first(items, width, line_limit, f"{mark}and {len(items) - 1} more{more}")
+
+
+def _cut_first(items: list[str], width: int, line_limit: int, tail: str) -> list[str]:
+    """As much of the first item as fits, then how many there are besides."""
+    if len(items) < 2:
+        return wrap(items[0], width, line_limit) if items else []
+    *lines, last = wrap(items[0], width - cell_len(tail.rstrip()), line_limit)
+    return [*lines, last + tail]
 
 
 def labelled(label: str, lines: list[str], column: int, style: str = "") -> list[Line]:

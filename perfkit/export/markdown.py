@@ -53,7 +53,7 @@ def _evidence_table(finding: Finding) -> str:
     rows = ["| | observed | expected | source |", "|---|--:|--:|---|"]
     for one in finding.evidence:
         expected = "" if one.expected is None else to_text(one.expected, one.unit)
-        cells = (one.metric.replace("_", " "), to_text(one.observed, one.unit), expected)
+        cells = (words.word_metric(one.metric), to_text(one.observed, one.unit), expected)
         shown = [to_markdown(words.word_sentence(cell)) for cell in (*cells, one.source)]
         rows.append(f"| {' | '.join(shown)} |")
     return "\n".join(rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from perfkit.export._exporter import Exporter, Look
@@ -43,6 +44,7 @@ SEVERITY_COLUMN = 7
 class Detail(Struct, frozen=True):
     """How many lines each part may have; 0 is no limit. `text` is for whatever is not named."""
 
+    title: int = 0
     text: int = 0
     seen: int = 0
     source: int = 0
@@ -51,25 +53,29 @@ class Detail(Struct, frozen=True):
     ruled_out: int = 0
     not_checked: int = 0
     time: int = 0
-    is_spaced: bool = True
     is_open: bool = False
 
 
 VERBOSE = Detail(is_open=True)
-WIDE = (
-    Detail(3, 3, 2, 3, 3, 3, 3, 2, is_open=True),
-    Detail(2, 2, 1, 1, 3, 1, 2, 1, is_open=True),
-    Detail(2, 2, 1, 1, 3, 1, 1, 1, is_open=True, is_spaced=False),
+FLOOR = Detail(
+    title=2, text=1, seen=1, source=1, fix=1, others=1, ruled_out=1, not_checked=1, time=1
 )
-# Each with less than the one before it; the last one is used whether it fits or not.
-DETAILS = (
-    Detail(3, 3, 2, 3, 3, 4, 4, 2),
-    Detail(2, 3, 2, 2, 3, 3, 3, 2),
-    Detail(2, 2, 1, 2, 3, 2, 2, 1),
-    Detail(2, 2, 1, 1, 2, 2, 2, 1),
-    Detail(2, 2, 1, 1, 2, 2, 2, 1, is_spaced=False),
-    Detail(2, 2, 1, 1, 1, 1, 1, 1, is_spaced=False),
-    Detail(1, 1, 1, 1, 1, 1, 1, 1, is_spaced=False),
+# What a reader needs to act: it grows before anything else, and before blank lines.
+NEEDED = ("title", "text", "fix", "fix", "others", "seen")
+# Then the rest, by what it is worth, as far as blank lines between the blocks leave room.
+WANTED = (
+    "time",
+    "not_checked",
+    "seen",
+    "fix",
+    "others",
+    "ruled_out",
+    "not_checked",
+    "text",
+    "source",
+    "ruled_out",
+    "not_checked",
+    "ruled_out",
 )
 
 
@@ -83,17 +89,21 @@ def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
     """The report with as much detail, and then as many blank lines, as the screen holds."""
     if verbose:
         return _join(_lay_out(report, width, VERBOSE), gap_count=len(GAPS_BY_WORTH))
-    choices = (*WIDE, *DETAILS) if width >= WIDTH_OPEN else DETAILS
     # On a narrower screen the same words need more lines.
     line_limit = SCREEN_LINES * SCREEN_WIDTH // min(width, SCREEN_WIDTH)
-    blocks: list[list[Line]] = []
-    gap_count = 0
-    for detail in choices:
-        blocks = _lay_out(report, width, detail)
-        gap_count = line_limit - sum(map(len, blocks))
-        if gap_count >= (len(blocks) - 1 if detail.is_spaced else 0):
-            break
-    return _join(blocks, gap_count)
+
+    def fits(detail: Detail, gap_count: int) -> bool:
+        return sum(map(len, _lay_out(report, width, detail))) + gap_count <= line_limit
+
+    opened = replace(FLOOR, is_open=True)
+    detail = opened if width >= WIDTH_OPEN and fits(opened, 0) else FLOOR
+    gap_count = len(_lay_out(report, width, detail)) - 1
+    for parts, gaps in ((NEEDED, 0), (WANTED, gap_count)):
+        for part in parts:
+            more = replace(detail, **{part: getattr(detail, part) + 1})
+            detail = more if fits(more, gaps) else detail
+    blocks = _lay_out(report, width, detail)
+    return _join(blocks, line_limit - sum(map(len, blocks)))
 
 
 def _lay_out(report: Report, width: int, detail: Detail) -> list[list[Line]]:
@@ -133,7 +143,7 @@ def _header(report: Report, width: int, detail: Detail) -> list[Line]:
 
 def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) -> list[Line]:
     room = width - FINDING_COLUMN
-    lines = _title(finding, width, detail.text)
+    lines = _title(finding, width, detail.title)
     seen = [words.word_evidence(one) for one in finding.evidence]
     against = [words.word_evidence(one) for one in finding.against]
     sources = words.word_sources(finding.evidence)
@@ -168,7 +178,11 @@ def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
     confidence = words.word_confidence(finding.confidence)
     sure = f"  confidence {confidence}"
     room = width - SEVERITY_COLUMN - len(sure)
-    first, *more = wrap(words.word_title(finding), room, line_limit)
+    title = words.word_title(finding)
+    first, *_ = wrap(title, room, 1 if line_limit == 1 else 0)
+    # Only the first line has the confidence beside it.
+    rest = title[len(first) :].strip() if line_limit != 1 else ""
+    more = wrap(rest, width - SEVERITY_COLUMN, max(0, line_limit - 1)) if rest else []
     severity = Span(f" {finding.severity.upper()} ", finding.severity)
     head: Line = (
         severity,
@@ -185,8 +199,7 @@ def _others(others: tuple[Finding, ...], width: int, detail: Detail) -> list[Lin
     lines: list[Line] = []
     if detail.is_open:
         for finding in others:
-            gap = [BLANK] if detail.is_spaced else []
-            lines += [*gap, *_finding(finding, width, detail, is_first=False)]
+            lines += _finding(finding, width, detail, is_first=False)
         return lines
     shown = others[: detail.others] if detail.others else others
     for finding in shown:
@@ -239,13 +252,17 @@ def _time(report: Report, room: int, detail: Detail) -> list[list[str]]:
 
 def _closing(report: Report, width: int, detail: Detail) -> list[Line]:
     room = width - CLOSING_COLUMN
-    verdict = wrap(words.word_sentence(report.verdict.text), room, detail.text)
+    verdict = wrap(words.word_sentence(report.verdict.text), room, detail.title)
     lines: list[Line] = [
         (Span(("" if place else "Verdict").ljust(CLOSING_COLUMN), "bold"), Span(line, "bold"))
         for place, line in enumerate(verdict)
     ]
-    saved = f"{words.word_run(report)}   {words.word_cost(report.cost)}"
-    lines += labelled("Saved", wrap(saved, room, detail.text), CLOSING_COLUMN, "bold")
+    run, cost = words.word_run(report), words.word_cost(report.cost)
+    if cell_len(f"{run}   {cost}") <= room:
+        lines += labelled("Saved", [f"{run}   {cost}"], CLOSING_COLUMN, "bold")
+    else:
+        lines += commands("Saved", [run], CLOSING_COLUMN, width)
+        lines += labelled("", wrap(cost, room, detail.text), CLOSING_COLUMN)
     return lines + commands("Next", words.next_commands(report), CLOSING_COLUMN, width)
 
 

@@ -75,9 +75,14 @@ def word_explained(finding: Finding) -> str:
     return f"{share} % of {whole} (90 % interval {low} to {high} %)"
 
 
+def word_metric(metric: str) -> str:
+    """What a number measures; of several words, names of the host among them stay as they are."""
+    return to_printable(metric if " " in metric else metric.replace("_", " "), TITLE_LIMIT)
+
+
 def word_evidence(evidence: Evidence) -> str:
     """A measured number with what was expected beside it."""
-    name = to_printable(evidence.metric.replace("_", " "), TITLE_LIMIT)
+    name = word_metric(evidence.metric)
     unit = to_printable(evidence.unit, NAME_LIMIT)
     words = f"{name} {to_text(evidence.observed, unit)}"
     if evidence.expected is None:
@@ -101,8 +106,7 @@ def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
     number = to_text(rejection.observed, to_printable(rejection.unit, NAME_LIMIT))
     if brief and rejection.unit:
         return f"{word_name(rejection.id)} {number}"
-    metric = to_printable(rejection.metric.replace("_", " "), TITLE_LIMIT)
-    return f"{word_name(rejection.id)} ({metric} {number})"
+    return f"{word_name(rejection.id)} ({word_metric(rejection.metric)} {number})"
 
 
 def word_skip(skip: Skip, *, brief: bool = False) -> str:
@@ -114,8 +118,10 @@ def word_skip(skip: Skip, *, brief: bool = False) -> str:
 
 def word_budget_row(row: BudgetRow) -> str:
     """One state, whom it is charged to, and its share."""
-    charged = f" {word_name(row.culprit)}" if row.culprit else ""
-    return f"{to_printable(row.state, NAME_LIMIT)}{charged} {to_percent(row.share)}"
+    words = [*to_printable(row.state, NAME_LIMIT).split(), *word_name(row.culprit).split()]
+    # "waiting for a lock" of "lock 7f23" is a wait for a lock 7f23.
+    said = [word for place, word in enumerate(words) if not place or word != words[place - 1]]
+    return f"{' '.join(said)} {to_percent(row.share)}"
 
 
 def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:

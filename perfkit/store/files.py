@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
+from typing import IO
 
 from perfkit.codec import CAPTURE_LIMIT_BYTES, MAGIC
 from perfkit.errors import RunError
@@ -43,8 +45,22 @@ def read_file(path: Path) -> bytes:
     try:
         # A pipe that nobody writes to would be waited for without end.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            head = file.read(len(MAGIC))
-            # Whatever else it is, e.g. a device without end, is not read any further.
-            return head + (file.read(CAPTURE_LIMIT_BYTES + 1) if head == MAGIC else b"")
+            return _read_capture(file)
     except OSError as error:
         raise RunError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_stdin() -> bytes:
+    """Reads what may be a capture from a pipe or a file on stdin. Raises `RunError`."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise RunError("no capture comes on stdin", fix="perfkit record . -o - | perfkit report -")
+    try:
+        return _read_capture(sys.stdin.buffer)
+    except OSError as error:
+        raise RunError(f"cannot read stdin: {(error.strerror or str(error)).lower()}") from error
+
+
+def _read_capture(file: IO[bytes]) -> bytes:
+    head = file.read(len(MAGIC))
+    # Whatever else it is, e.g. a device without end, is not read any further.
+    return head + (file.read(CAPTURE_LIMIT_BYTES + 1) if head == MAGIC else b"")

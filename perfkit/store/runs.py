@@ -18,14 +18,14 @@ from msgspec import Struct
 from perfkit.config import load_config
 from perfkit.errors import RunError
 from perfkit.model import Header
-from perfkit.store.files import DRAFT_PREFIX, read_file, write_draft
+from perfkit.store.files import DRAFT_PREFIX, read_file, read_stdin, write_draft
 
 STORE_LIMIT_BYTES = 1 << 30
 HOST_NAME_LIMIT = 24
 NAME_TRY_LIMIT = 100
 STALE_S = 3600.0
 SUFFIX, PIN_SUFFIX = ".capture", ".pinned"
-LAST = "last"
+LAST, STDIN = "last", "-"
 _LIST_FIX = "perfkit runs"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -121,7 +121,12 @@ def find_run(name: str, folder: Path) -> Run:
 
 
 def read_run(name: str, folder: Path) -> tuple[str, bytes]:
-    """The bytes of a run, or of a capture's file, and the name under which it is found again."""
+    """The bytes of a run, or of a capture's file, and the name under which it is found again.
+
+    `-` is a capture on stdin, which has no such name.
+    """
+    if name == STDIN:
+        return "", read_stdin()
     path = Path(name)
     if name != LAST and (os.sep in name or path.is_file()):
         return name, read_file(path)
