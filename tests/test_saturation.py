@@ -170,6 +170,28 @@ def test_pool_with_one_job_at_a_time_is_a_stage_and_no_lock() -> None:
     assert made.report().causes[0].id == "load_saturation"
 
 
+def overlapping(ratio: float) -> tuple[list[Step], list[Step]]:
+    """Two threads that work in turn, but for a part of the rounds, in which both work."""
+    chance = np.random.default_rng(1)
+    first: list[Step] = []
+    second: list[Step] = []
+    for _ in range(int(SECONDS * 10)):
+        work_ms, both = int(chance.integers(30, 60)), chance.random() < ratio
+        idle_ms = 5 if both else work_ms
+        first += [Step(RUNNING, work_ms * MS), Step(FUTEX, (100 - work_ms) * MS, arg0=WORD)]
+        second += [Step(FUTEX, idle_ms * MS, arg0=WORD), Step(RUNNING, (100 - idle_ms) * MS)]
+    return first, second
+
+
+@pytest.mark.parametrize(("ratio", "is_in_turn"), [(0.0, True), (0.1, True), (0.9, False)])
+def test_step_in_turn_is_told_although_some_rounds_overlap(ratio: float, is_in_turn: bool) -> None:
+    """A tenth of what threads that work when they like overlap is still a step in turn."""
+    stages = find_stages(build_case(world(CROWD, *overlapping(ratio)).capture()))
+
+    in_turn_words = "a step that 2 threads run in turn"
+    assert (in_turn_words in {stage.words for stage in stages}) == is_in_turn
+
+
 def test_connections_that_nobody_accepts_are_part_of_the_queue() -> None:
     """What waits in the listener's queue waits for the service as well."""
     made = world(Load(service_ms=60, think_ms=0, connections=1), BUSY)
@@ -259,6 +281,20 @@ def test_worker_that_is_never_free_counts_as_one() -> None:
 
     assert report.causes[0].id == "thread_pool_exhausted"
     assert "All 4 workers" in report.causes[0].title
+
+
+def test_workers_that_pause_for_want_of_descriptors_are_a_consequence() -> None:
+    """With no descriptor left, what keeps the workers has a cause of its own."""
+    made = world(LONG, KEPT, KEPT, KEPT, KEPT)
+    use = {"pid": 100, "open_count": 100, "soft_limit": 100}
+    made.add("descriptors", [{"t_ns": START_NS} | use])
+
+    report = made.report()
+
+    said = find(report, "thread_pool_exhausted")
+    assert report.causes[0].id == "fd_exhausted"
+    assert isinstance(said, Rejection)
+    assert "no descriptor left" in said.metric
 
 
 def test_pool_with_free_workers_is_silent() -> None:

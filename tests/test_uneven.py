@@ -43,3 +43,12 @@ def test_answers_counted_a_little_wrong_are_not_costly_requests() -> None:
     wrong = answers + np.random.default_rng(3).integers(-2, 3, BLOCKS)
 
     assert _excess_ns(ns, wrong, 2) < 0.5 * ns.sum() / answers.sum()
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_cpu_at_its_limit_has_no_costly_requests(width: int) -> None:
+    """Where CPU time is the same in every block, only the counts of answers vary."""
+    answers = np.random.default_rng(4).poisson(15, BLOCKS).astype(float)
+    ns = np.full(BLOCKS, 240 * MS)
+
+    assert _excess_ns(ns, answers, width) == 0

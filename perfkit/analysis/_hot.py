@@ -145,7 +145,8 @@ def find_uneven(case: Case) -> Uneven | None:
     Where each request costs the same, CPU time per block follows the answers; where a part p costs
     x and the others next to nothing, the variance of what is left over is (1 - p) x times the mean
     (a compound Poisson sum, given the count). Both a block and two of them must say so, since
-    answers are counted with an error of a few.
+    answers are counted with an error of a few; and CPU time itself must vary as much, since where
+    it is at its limit only the answers do.
     """
     spent = _spend(case)
     axis = case.aligned.axis
@@ -172,11 +173,16 @@ def find_uneven(case: Case) -> Uneven | None:
 
 
 def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:
-    """Variance over mean of CPU time per so many blocks, beyond what answers in them explain."""
-    count = len(block_ns) // width * width
+    """Variance over mean of CPU time per so many blocks, beyond what answers in them explain.
+
+    The last block is seldom a whole one.
+    """
+    count = (len(block_ns) - 1) // width * width
     ns = block_ns[:count].reshape(-1, width).sum(axis=1)
-    expected = answers[:count].reshape(-1, width).sum(axis=1) * ns.sum() / max(answers.sum(), 1.0)
-    return float((ns - expected).var() / max(float(ns.mean()), 1.0))
+    came = answers[:count].reshape(-1, width).sum(axis=1)
+    expected = came * ns.sum() / max(float(came.sum()), 1.0)
+    varied = min(float((ns - expected).var()), float(ns.var()))
+    return varied / max(float(ns.mean()), 1.0)
 
 
 def find_largest(case: Case) -> Hot | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,34 +10,20 @@ from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Masks, Reals, sum_by
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.descriptors import EXHAUSTED_RATIO, Use, read_uses
 from perfkit.analysis.intervals import Share, share_of_blocks
 from perfkit.analysis.rules._names import name_process
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
 
-EXHAUSTED_RATIO = 0.98
 SOURCE = "/proc/PID/fd, /proc/PID/limits"
-
-
-@dataclass(frozen=True)
-class _Use:
-    """How far one process came toward its limit."""
-
-    pid: int
-    open_count: int
-    limit: int
-
-    @property
-    def ratio(self) -> float:
-        """Open descriptors per descriptor allowed."""
-        return self.open_count / self.limit
 
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: connections not accepted, and pauses before trying again. Mechanism: open count."""
-    uses = _read_uses(case)
-    full = [use for use in uses if use.ratio >= EXHAUSTED_RATIO]
+    uses = read_uses(case)
+    full = [use for use in uses if use.is_exhausted]
     share = _share(case, frozenset(use.pid for use in full))
     if full and passes_gate(share):
         yield _finding(case, full[0], share)
@@ -54,18 +39,6 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         )
     else:
         yield _reject(uses)
-
-
-def _read_uses(case: Case) -> list[_Use]:
-    """The largest use that each process of the service came to, nearest to its limit first."""
-    table = case.aligned.table("descriptors")
-    columns = [table.integers(name).tolist() for name in ("pid", "open_count", "soft_limit")]
-    highest: dict[int, _Use] = {}
-    for pid, open_count, limit in zip(*columns, strict=True):
-        use = _Use(pid, open_count, limit)
-        if limit > 0 and (pid not in highest or use.ratio > highest[pid].ratio):
-            highest[pid] = use
-    return sorted(highest.values(), key=lambda use: (-use.ratio, use.pid))
 
 
 def _share(case: Case, pids: frozenset[int]) -> Share:
@@ -88,7 +61,7 @@ def _pauses(case: Case, pids: frozenset[int]) -> Masks:
     return mine
 
 
-def _reject(uses: list[_Use]) -> Rejection:
+def _reject(uses: list[Use]) -> Rejection:
     use = next(iter(uses), None)
     words = "no process has a limit of open descriptors"
     if use is not None:
@@ -104,7 +77,7 @@ def _reject(uses: list[_Use]) -> Rejection:
     )
 
 
-def _finding(case: Case, use: _Use, share: Share) -> Finding:
+def _finding(case: Case, use: Use, share: Share) -> Finding:
     queue = float(case.requests.accept_queue.mean())
     paused = case.share_of(_pauses(case, frozenset([use.pid])))
     evidence = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.correlate import is_slight
+from perfkit.analysis.descriptors import read_uses
 from perfkit.analysis.rules._cpu import claims
 from perfkit.analysis.rules._doing import name_doing
 from perfkit.analysis.rules._rule import Rule, make_finding
@@ -91,6 +92,8 @@ def _reject_deeper(case: Case, pool: Pool) -> Rejection | None:
     parts = {f"waiting for {name}, which is slow": ratio for name, ratio in peers.items()}
     parts["waiting for flushes"] = pool.flushing
     parts |= {STATE_WORDS[state]: pool.share(state) for state in _DEEPER}
+    if any(use.is_exhausted for use in read_uses(case)):
+        parts["in a timed wait, with no descriptor left"] = pool.share(State.TIMER_WAIT)
     words = max(parts, key=lambda one: parts[one])
     if parts[words] > DEEPER_MAX:
         return Rejection(
@@ -169,8 +172,9 @@ RULE = Rule(
         "the window.\n"
         "Mechanism: serving threads that idle for less than a tenth of their time and spend less\n"
         "than half of it on a CPU or waiting for one; what they do is told.\n"
-        "Not this: workers kept by one slow peer (downstream_slow), by a lock, by flushes or by\n"
-        "throttling, which come first; workers that compute are load_saturation."
+        "Not this: workers kept by one slow peer (downstream_slow), by a lock, by flushes, by\n"
+        "throttling or for want of descriptors, which come first; workers that compute are\n"
+        "load_saturation."
     ),
     fix=(
         "find what keeps the workers (the evidence says in which state) and make it shorter or\n"
