@@ -260,18 +260,18 @@ def _serial_pools(case: Case) -> Iterator[Stage]:
             continue
         members = _members(timeline, number)
         mine = np.isin(timeline.thread, members)
-        if len(members) > 1 and _work_in_turn(timeline, running, members):
+        rows = [_by_slot(timeline, running & (timeline.thread == one)) for one in members]
+        if len(rows) > 1 and work_in_turn([row / timeline.axis.slot_ns for row in rows]):
             occupied = _by_slot(timeline, work & mine) / timeline.axis.slot_ns
             yield _stage(case, f"a step that {len(members)} threads run in turn", occupied)
 
 
-def _work_in_turn(timeline: Timeline, running: Masks, members: Integers) -> bool:
-    """Whether never two of the threads run at a time, as far as samples can tell.
+def work_in_turn(rows: list[Reals]) -> bool:
+    """Whether never two threads run at a time, as far as samples can tell.
 
-    What they would overlap by chance is read from the same rows, shifted against each other.
+    A row is the part of each slot in which a thread runs, 0..1. What they would overlap by chance
+    is read from the same rows, shifted against each other.
     """
-    rows = [_by_slot(timeline, running & (timeline.thread == member)) for member in members]
-    rows = [row / timeline.axis.slot_ns for row in rows]
     together = np.sum(rows, axis=0)
     if float(np.percentile(together, SERIAL_QUANTILE)) <= SERIAL_MAX:
         return True
