@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from msgspec import Struct
@@ -66,7 +66,8 @@ OWNERS = TableSchema(
     ),
     source="the CPU clock of each process (clock_gettime); /proc/PID/stat, status, cgroup, fd, net;"
     " cpu.weight (v2), cpu.shares (v1)",
-    help="Processes with at least 1 % of a core in an interval, at most 64; the rest summed.",
+    help="Processes with at least 1 % of a core in an interval, at most 64, and the busiest one of"
+    " the service; the rest summed.",
 )
 CGROUP_USAGE = TableSchema(
     "cgroup_usage",
@@ -100,11 +101,19 @@ def to_deltas(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
     return deltas
 
 
-def choose(deltas: dict[int, int], interval_ns: int) -> list[int]:
-    """The pids that get a row of their own, those that used most first."""
+def choose(deltas: dict[int, int], interval_ns: int, service: Set[int]) -> list[int]:
+    """The pids that get a row of their own, those that used most first.
+
+    The busiest process of the service is one of them however little it used: on a host that stood
+    still for a while, or gave the service no CPU, that little is what must be told.
+    """
     least_ns = max(1.0, SHARE_MIN * interval_ns)
     large = [pid for pid, run_ns in deltas.items() if run_ns >= least_ns]
-    return sorted(large, key=lambda pid: (-deltas[pid], pid))[:OWNER_LIMIT]
+    chosen = sorted(large, key=lambda pid: (-deltas[pid], pid))[:OWNER_LIMIT]
+    busiest = max(service & deltas.keys(), key=lambda pid: (deltas[pid], -pid), default=None)
+    if busiest is None or busiest in chosen or not deltas[busiest]:
+        return chosen
+    return [*chosen[: OWNER_LIMIT - 1], busiest]
 
 
 def parse_usage_ns(text: str, version: int) -> int:
@@ -182,10 +191,11 @@ class _Session:
         self._owners_due_ns = t_ns + to_rest_ns(time.thread_time_ns() - begin_ns)
         if not before:
             return
-        reused = (pid for pid in self._owners if after.get(pid, -1) < before.get(pid, 0))
-        for pid in list(reused):
+        reused = {pid for pid in self._owners if after.get(pid, -1) < before.get(pid, 0)}
+        for pid in reused:
             del self._owners[pid]
-        chosen = choose(deltas, interval_ns)
+        self._service -= reused  # its pid may be a stranger's by now
+        chosen = choose(deltas, interval_ns, self._service)
         for pid in chosen:
             yield self._to_row(pid, t_ns, interval_ns, deltas[pid])
         rest_ns = sum(deltas.values()) - sum(deltas[pid] for pid in chosen)
@@ -204,7 +214,8 @@ class _Session:
         try:
             stat = read_stat(self._host, pid)
         except Unavailable:
-            return _Owner()  # it went since its clock was read; its time counts all the same
+            # It went since its clock was read; its time counts all the same.
+            return _Owner(role="service" if pid in self._service else "other")
         role = self._role_of(pid, stat.parent_pid)
         is_stranger = role in ("sibling", "other")
         before = self._owners.get(pid)

@@ -294,9 +294,26 @@ def test_owners_limit_their_rows() -> None:
     """Of a hundred busy processes the 64 busiest get a row of their own."""
     deltas = {pid: 20_000_000 + pid for pid in range(1, 101)}
 
-    chosen = owners.choose(deltas, 1_000_000_000)
+    chosen = owners.choose(deltas, 1_000_000_000, frozenset())
 
     assert chosen == list(range(100, 36, -1))
+
+
+@pytest.mark.parametrize(
+    ("deltas", "chosen"),
+    [
+        ({7: 9_000_000, 8: 1, 9: 500_000_000}, [9, 7]),
+        ({7: 0, 8: 0, 9: 500_000_000}, [9]),
+        ({9: 500_000_000}, [9]),
+        ({7: 1} | dict.fromkeys(range(100, 200), 50_000_000), [*range(100, 163), 7]),
+        ({7: 20_000_000, 8: 30_000_000}, [8, 7]),
+    ],
+)
+def test_owners_always_tell_of_the_service(deltas: dict[int, int], chosen: list[int]) -> None:
+    """The service's busiest process has a row if it ran at all, however many were busier."""
+    found = owners.choose(deltas, 1_000_000_000, frozenset((7, 8)))
+
+    assert found == chosen
 
 
 def test_cgroup_tells_a_changed_quota_once(tree: Tree, tmp_path: Path) -> None:

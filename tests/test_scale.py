@@ -124,8 +124,7 @@ def test_processes_that_come_and_go_all_the_time_fail_no_source(
 
     assert find_failed(capture) == []
     assert capture.header.target.gone_ns is None
-    assert capture.header.target.main_pid == pid
-    assert to_rows(capture, "owners")
+    assert any(row["role"] == "service" for row in to_rows(capture, "owners"))
 
 
 def test_two_thousand_processes_are_looked_through(spawn: Spawn) -> None:
