@@ -5,6 +5,7 @@
 #   make lint        formatting and types      make clean       remove what make made
 #   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
 #   make bench-cost                            what perfkit costs the host, some 10 minutes
+#   make bench-ssh                             how soon another host's report comes, some 5 minutes
 #   make bench-foreign                         how often it is right on servers of others, an hour
 
 SHELL := /bin/bash
@@ -27,8 +28,8 @@ CAUSES := $(filter-out _%,$(basename $(notdir $(wildcard perfkit/demo/faults/*.p
 FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fronts/*.py))))
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
-.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-foreign \
-	clean
+.PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-ssh \
+	bench-foreign clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -51,6 +52,9 @@ bench-overhead: $(VENV)/.tests
 
 bench-cost: $(VENV)/.tests
 	@$(BIN)/python tests/bench/cost.py
+
+bench-ssh: $(VENV)/.tests
+	@$(BIN)/python tests/bench/ssh.py
 
 bench-foreign: $(VENV)/.tests
 	@$(BIN)/python tests/bench/foreign.py
