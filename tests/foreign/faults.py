@@ -26,7 +26,7 @@ BURN = "while True: pass"
 FORMS = ("one_of", "midway", "constant")
 MIDWAY_S = 4.5
 # The scheduler favours who seldom runs: a server that is mostly idle needs many beside it to wait.
-BOUND_BURNERS = 4
+BOUND_BURNERS = 16
 BURNERS_PER_CPU = 4
 SETTLE_S = 2.5
 FAULTS = ("none", "quota", "neighbour", "affinity", "slow_peer", "hot_handler")

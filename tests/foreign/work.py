@@ -13,7 +13,7 @@ from pathlib import Path
 
 CONTROL = Path(os.environ["FOREIGN_CONTROL"])
 PEERS = [int(port) for port in os.environ["FOREIGN_PEERS"].split(",")]
-TEXT = " ".join(f"item-{number}: value {number * 7919 % 1000}" for number in range(2000))
+TEXT = " ".join(f"item-{number}: value {number * 7919 % 1000}" for number in range(3000))
 ITEMS = re.compile(r"item-(\d+): value (\d+)")
 
 
