@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ CGROUP_LIMIT = 64
 DEPTH_LIMIT = 64
 MOUNT_LIMIT = 4096
 SEARCH_LIMIT = 2048
+ENTRY_LIMIT = 16_384
 UNIFIED = ""
 WEIGHT_DEFAULT = {1: 1024, 2: 100}  # cpu.shares and cpu.weight (Documentation/admin-guide)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -230,7 +232,8 @@ def walk(base: Path, limit: int) -> Iterator[tuple[tuple[str, ...], bool]]:
         parts = waiting.pop()
         try:
             with os.scandir(base.joinpath(*parts)) as entries:
-                children = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+                first = islice(entries, ENTRY_LIMIT)
+                children = [e.name for e in first if e.is_dir(follow_symlinks=False)]
         except OSError:
             continue
         count += 1
@@ -253,10 +256,10 @@ def _ascend(
 def _search(base: Path, pid: int) -> tuple[str, ...] | None:
     for parts, _ in walk(base, SEARCH_LIMIT):
         try:
-            listed = base.joinpath(*parts, "cgroup.procs").read_bytes()
-        except OSError:
+            listed = read_text(base.joinpath(*parts, "cgroup.procs"))
+        except Unavailable:
             continue
-        if str(pid).encode() in listed.split():
+        if str(pid) in listed.split():
             return parts
     return None
 

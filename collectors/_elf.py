@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ STRING_TABLE_LIMIT_BYTES = 32 << 20
 SYMBOL_LIMIT_BYTES = 16 << 20
 ADDRESS_LIMIT = 1 << 47
 PAGE_BYTES = 4096
+# How often a name may stand in a string table: once, or as the tail of a few longer ones.
+PLACE_LIMIT = 64
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -76,9 +79,10 @@ def read_image(descriptor: int, wanted: tuple[str, ...]) -> Image:
     # The dynamic table is small and survives stripping; the full one is read only for the rest.
     for wanted_kind in (_DYNSYM, _SYMTAB):
         missing = [name for name in wanted if name not in symbols]
-        for section in sections:
-            if section[1] == wanted_kind and missing and section[6] < len(sections):
-                symbols.update(_find_symbols(descriptor, section, sections[section[6]], missing))
+        # A file has one table of each kind; one that claims thousands wants to keep us busy.
+        section = next((one for one in sections if one[1] == wanted_kind), None)
+        if section is not None and missing and section[6] < len(sections):
+            symbols.update(_find_symbols(descriptor, section, sections[section[6]], missing))
     return Image(segments, symbols)
 
 
@@ -112,7 +116,8 @@ def _find_symbols(
     if table[9] != _SYMBOL.size or table[5] > SYMBOL_TABLE_LIMIT_BYTES:
         return
     names = _read(descriptor, strings[4], strings[5])
-    name_of = {place: name for name in wanted for place in _find_name(names, name)}
+    places = {name: islice(_find_name(names, name), PLACE_LIMIT) for name in wanted}
+    name_of = {place: name for name, found in places.items() for place in found}
     if not name_of:
         return
     raw = _read(descriptor, table[4], table[5] - table[5] % _SYMBOL.size)

@@ -10,6 +10,8 @@ from perfkit.model import Collector, Kind, Metric, Reading, Target, polled
 
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 CPU_LIMIT = 500
+# Lines of /proc/stat with one number.
+SINGLES = {"ctxt": "cpu_context_switches_total", "procs_running": "cpu_runnable_tasks"}
 METRICS = (
     Metric(
         "cpu_seconds_total",
@@ -43,6 +45,11 @@ METRICS = (
 )
 
 
+def is_count(word: str) -> bool:
+    """Whether a word is a whole number that a counter of the kernel can hold."""
+    return word.isdecimal() and len(word) < 21
+
+
 def parse_stat(text: str) -> Iterator[Reading]:
     """Reads /proc/stat. Missing: columns that an old kernel lacks give no reading."""
     cpu_count = 0
@@ -50,12 +57,10 @@ def parse_stat(text: str) -> Iterator[Reading]:
         name, *fields = line.split() or [""]
         if name.startswith("cpu") and name[3:].isdecimal() and cpu_count < CPU_LIMIT:
             cpu_count += 1
-            for mode, ticks in zip(MODES, fields, strict=False):
+            for mode, ticks in zip(MODES, filter(is_count, fields), strict=False):
                 yield Reading("cpu_seconds_total", (name[3:], mode), int(ticks) / TICKS_PER_SECOND)
-        elif name == "ctxt":
-            yield Reading("cpu_context_switches_total", (), float(fields[0]))
-        elif name == "procs_running":
-            yield Reading("cpu_runnable_tasks", (), float(fields[0]))
+        elif name in SINGLES and fields and is_count(fields[0]):
+            yield Reading(SINGLES[name], (), float(fields[0]))
 
 
 def read(host: Host, target: Target) -> Iterator[Reading]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from perfkit import __version__, codec, discover
 from perfkit.agent import probe
 from perfkit.agent.loop import Problem, Progress, Recording, attempt, run, to_status
-from perfkit.agent.machine import read_host_name, read_machine
+from perfkit.agent.machine import read_host_name, read_machine_aside
 from perfkit.agent.target import resolve
 from perfkit.errors import NativeMissing, UsageError
 from perfkit.host import Host
@@ -107,7 +107,7 @@ def to_capture(options: RecordOptions, target: Target, recording: Recording) -> 
         schema_version=SCHEMA_VERSION,
         perfkit_version=__version__,
         host=read_host_name(options.host),
-        machine=read_machine(options.host),
+        machine=read_machine_aside(options.host),
         clock=recording.clock,
         target=replace(target, gone_ns=recording.gone_ns),
         requested_s=options.seconds,

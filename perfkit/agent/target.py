@@ -35,7 +35,7 @@ from perfkit.collectors._proc import (
     read_status,
 )
 from perfkit.errors import TargetError, Unavailable
-from perfkit.host import Host
+from perfkit.host import Host, read_text
 from perfkit.model import ProcessRef, Target
 
 CHOOSING_S = 0.3
@@ -43,6 +43,7 @@ SERVICE_LIMIT = 1024
 SIBLING_LIMIT = 512
 AFFINITY_READ_LIMIT = 64
 NAME_LIMIT = 256
+PID_DIGITS = 11
 # Programs that start others of another kind: never part of the service that they start.
 _STARTERS_TEXT = (
     "init systemd supervisord runsv runsvdir s6-svscan s6-supervise tini dumb-init docker-init "
@@ -301,11 +302,11 @@ def _find_siblings(
         if not ref.is_own or is_root(ref):
             continue
         try:
-            listed = (ref.folder / "cgroup.procs").read_bytes()[: 1 << 20].split()
-        except OSError:
+            listed = read_text(ref.folder / "cgroup.procs").split()
+        except Unavailable:
             continue
         for word in listed:
-            pid = int(word) if word.isdigit() else 0
+            pid = int(word) if word.isdecimal() and len(word) < PID_DIGITS else 0
             if pid and pid not in pids and len(found) < SIBLING_LIMIT:
                 try:
                     found.append(_to_ref(host, read_stat(host, pid), "sibling"))
