@@ -177,7 +177,7 @@ static PyObject *take_names(sampler_object *self, const pk_pynames *names)
     for (uint32_t i = self->told_names; list != NULL && i < count; i++) {
         const pk_pyname *name = &names->names[i];
         const char *text = names->arena + name->name_at;
-        PyObject *pair = Py_BuildValue("(s#s#)", text, (Py_ssize_t)name->name_bytes,
+        PyObject *pair = Py_BuildValue("(y#y#)", text, (Py_ssize_t)name->name_bytes,
                                        text + name->name_bytes, (Py_ssize_t)name->file_bytes);
         if (pair == NULL || PyList_Append(list, pair) != 0) {
             Py_CLEAR(list);
