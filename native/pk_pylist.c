@@ -39,7 +39,8 @@ static int read_word(const pk_pyprocess *process, uint64_t address, uint64_t *re
 static void read_batch(listing *list, size_t first)
 {
     pk_pyprocess *process = list->process;
-    pk_gather gather = {.count = 0};
+    pk_gather gather;
+    gather.count = 0;
     size_t size = process->layout.thread_bytes;
     size_t got = 0;
     for (size_t i = first; i < process->thread_count && gather.count < BATCH_COUNT; i++) {
@@ -143,8 +144,8 @@ static int follow(listing *list, pk_pyshared *shared)
 {
     pk_pyprocess *process = list->process;
     uint64_t interpreter = 0;
-    int error = read_word(process, process->runtime + offset_of(process, PK_PY_RUNTIME_INTERPRETERS),
-                          &interpreter);
+    uint64_t first = process->runtime + offset_of(process, PK_PY_RUNTIME_INTERPRETERS);
+    int error = read_word(process, first, &interpreter);
     for (int i = 0; error == 0 && interpreter != 0; i++) {
         if (i >= PK_PYPROCESS_INTERPRETER_LIMIT) {
             shared->counts.over_limit_count++;
@@ -170,8 +171,10 @@ static int follow(listing *list, pk_pyshared *shared)
 
 int pk_pylist_update(pk_pyprocess *process, pk_pyshared *shared)
 {
-    listing *list = &(listing){.process = process};
-    list->batch_count = 0;
+    listing whole; /* large: only what is read before it is written is cleared */
+    listing *list = &whole;
+    list->process = process;
+    list->known = list->batch_first = list->batch_count = list->found_count = 0;
     int error = follow(list, shared);
     if (error != 0) {
         for (size_t i = 0; i < list->found_count; i++) {

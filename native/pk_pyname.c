@@ -110,8 +110,8 @@ static int read_text(const pk_pylayout *layout, pid_t pid, uint64_t address, boo
     }
     size_t count = length < PK_PYNAME_TEXT_LIMIT ? (size_t)length : PK_PYNAME_TEXT_LIMIT;
     size_t first = wants_end ? (size_t)length - count : 0;
-    uint64_t place = address + first * width +
-                     (uint64_t)offsets[is_ascii ? PK_PY_TEXT_ASCII_BYTES : PK_PY_TEXT_COMPACT_BYTES];
+    int head_field = is_ascii ? PK_PY_TEXT_ASCII_BYTES : PK_PY_TEXT_COMPACT_BYTES;
+    uint64_t place = address + first * width + (uint64_t)offsets[head_field];
     unsigned char raw[PK_PYNAME_TEXT_BYTES];
     error = count == 0 ? 0 : pk_remote_read(pid, place, raw, count * width);
     if (error != 0) {

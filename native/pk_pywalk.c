@@ -109,7 +109,8 @@ static int begin(view *seen, uint64_t thread, uint64_t *ret_cframe, uint64_t *re
 {
     const pk_pylayout *layout = seen->layout;
     int64_t current = layout->offsets[PK_PY_CFRAME_CURRENT];
-    pk_gather gather = {.count = 0};
+    pk_gather gather;
+    gather.count = 0;
     char raw[16 + sizeof seen->gathered];
     size_t head_bytes = 8;
     bool is_ready = pk_gather_add(&gather, thread + offset_of(layout, PK_PY_THREAD_FRAME), 8);
