@@ -69,6 +69,19 @@ class Runtime(Struct, frozen=True):
     version: str
 
 
+class LoadedRuntime(Struct, frozen=True):
+    """Where a process has its runtime; `end_address` is the first one behind it."""
+
+    start_address: int
+    end_address: int
+    version: str
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Both addresses."""
+        return self.start_address, self.end_address
+
+
 class _Session:
     """Looks at each process once, and again when it execs."""
 
@@ -107,25 +120,36 @@ class _Session:
         return rows, problem
 
     def _read(self, pid: int) -> Iterator[Row]:
-        text = self._host.read_proc(f"{pid}/maps", MAPS_LIMIT_BYTES)
-        exe = read_link(self._host, f"{pid}/exe").removesuffix(DELETED)
-        blind = ""
-        for mapped in parse_maps(text, exe):
-            if mapped.identity not in self._runtimes:
-                self._runtimes[mapped.identity] = read_runtime(self._host, pid, mapped)
-            runtime = self._runtimes[mapped.identity]
-            if runtime is None:
-                if _is_named_python(mapped.path):
-                    blind = mapped.path
-                continue
-            bias = find_bias(Image(runtime.segments, {}), mapped.mappings)
-            if bias is not None:
-                start = runtime.address + bias
-                end = start + runtime.size_bytes
-                yield Row("python_runtimes", (pid, start, end, runtime.version))
-                return
-        if blind:
-            raise Unavailable(f"{blind}: no symbol {RUNTIME}, or not readable; GIL waits unseen")
+        found = find_runtime(self._host, pid, self._runtimes)
+        if found is not None:
+            yield Row("python_runtimes", (pid, *found.span, found.version))
+
+
+def find_runtime(
+    host: Host, pid: int, known: dict[tuple[str, str], Runtime | None]
+) -> LoadedRuntime | None:
+    """The runtime of a process; `known` keeps what files say. Missing: None where it has none.
+
+    Raises: `Unavailable` where its mappings, or a file that must be an interpreter, are unreadable.
+    """
+    text = host.read_proc(f"{pid}/maps", MAPS_LIMIT_BYTES)
+    exe = read_link(host, f"{pid}/exe").removesuffix(DELETED)
+    blind = ""
+    for mapped in parse_maps(text, exe):
+        if mapped.identity not in known:
+            known[mapped.identity] = read_runtime(host, pid, mapped)
+        runtime = known[mapped.identity]
+        if runtime is None:
+            if _is_named_python(mapped.path):
+                blind = mapped.path
+            continue
+        bias = find_bias(Image(runtime.segments, {}), mapped.mappings)
+        if bias is not None:
+            start = runtime.address + bias
+            return LoadedRuntime(start, start + runtime.size_bytes, runtime.version)
+    if blind:
+        raise Unavailable(f"{blind}: no symbol {RUNTIME}, or not readable; GIL waits unseen")
+    return None
 
 
 def parse_maps(text: str, exe: str) -> list[MappedFile]:

@@ -1,8 +1,8 @@
-"""Stacks of the service's Python threads, sampled by py-spy without ever stopping a process.
+"""Stacks of the service's Python threads, read without ever stopping a process.
 
-Two interpreters are looked at, the busiest ones. Where one has few threads (an event loop, a
-prefork worker) all of them are sampled; else only who holds the interpreter's lock, which costs the
-same for any number of threads.
+Of the versions of CPython that we know, eight interpreters are read, the busiest ones. Of others,
+py-spy samples two: all threads where there are few (an event loop, a prefork worker), else only who
+holds the interpreter's lock, which costs the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from perfkit.collectors import _pyspy
 from perfkit.collectors._proc import read_cpu_ns, read_link, read_stat
+from perfkit.collectors._pyframes import PROCESS_LIMIT as READ_LIMIT
+from perfkit.collectors._pyframes import FrameReader, Look
 from perfkit.collectors._service import ServiceTracker
 from perfkit.collectors.python_runtime import MAPS_LIMIT_BYTES, parse_maps
 from perfkit.errors import Unavailable
@@ -39,7 +41,7 @@ CHOICE_S = 0.15
 # py-spy reads the interpreter's symbols first (20 ms of CPU): that shall not be in the window.
 SETTLE_S = 0.1
 FINISH_S = 0.45
-STACK_LIMIT = 512
+STACK_LIMIT = 2048
 STRETCH_LIMIT = 20_000
 # What one look costs py-spy (measured): at the holder of the lock, which it finds by asking all
 # threads; at each of all threads.
@@ -53,6 +55,10 @@ RATE_MIN_HERTZ = {"gil": 4.0, "wall": 8.0}
 WALL_THREADS_MAX = 5
 GIL, WALL = "gil", "wall"
 
+KINDS = (
+    "frames: running, or ready to; frames_blocked: was not; "
+    "by py-spy gil: held the lock; wall: running or not"
+)
 STACKS = TableSchema(
     "stacks",
     (
@@ -61,7 +67,7 @@ STACKS = TableSchema(
         Column("function", type=ColumnType.TEXT, help="untrusted text"),
         Column("file", type=ColumnType.TEXT, help="untrusted text"),
     ),
-    source="py-spy record --nonblocking: the frames of CPython's threads",
+    source="_PyRuntime of CPython by process_vm_readv; else py-spy record --nonblocking",
     help="Every distinct Python stack, one row a frame.",
 )
 STACK_SAMPLES = TableSchema(
@@ -71,13 +77,17 @@ STACK_SAMPLES = TableSchema(
         Column("end_ns", "ns", help="the sample in which this thread was seen with another"),
         Column("pid"),
         Column("tid", help="-1 not known"),
-        Column("kind", type=ColumnType.TEXT, help="gil: held the lock; wall: running or not"),
+        Column("kind", type=ColumnType.TEXT, help=KINDS),
         Column("stack"),
+        Column("run_ns", "ns", help="CPU time that this stands for; -1 not known"),
     ),
-    source="py-spy record --nonblocking; --gil or --idle",
+    source="_PyRuntime of CPython by process_vm_readv, schedstat and syscall of each thread; "
+    "else py-spy record --nonblocking; --gil or --idle",
     help=(
         "The last stack known of a thread, from when to when. A thread that does not hold the lock "
-        "is not seen in kind gil: its stretch goes on. Samples come at random intervals."
+        "is not seen in kind gil: its stretch goes on. Samples come at random intervals. In kinds "
+        "frames and frames_blocked, begin_ns is the look before. What the threads of a process ran "
+        "is shared among the looks that met one running, by the time since the look before."
     ),
 )
 
@@ -91,7 +101,7 @@ class _Running(Struct, frozen=True):
 
 
 class _Session:
-    """Keeps one or two recordings per chosen process going, and the numbers of stacks."""
+    """Reads what can be read, has py-spy record the rest, and numbers the stacks."""
 
     def __init__(self, host: Host, target: Target) -> None:
         self._host = host
@@ -101,13 +111,15 @@ class _Session:
         self._failed: set[int] = set()
         self._stretch_count = self._dropped_count = 0
         self._rate: Rate | None = None
+        self._reader = FrameReader(host)
         self._before = self._read_clocks()
         time.sleep(CHOICE_S)
-        _pyspy.find_program()
         self._start_all()
-        time.sleep(SETTLE_S)
+        if self._running:
+            time.sleep(SETTLE_S)
 
     def poll(self) -> Iterator[Item]:
+        yield from self._take()
         ended = [one for one in self._running if one.recorder.has_ended]
         self._running = [one for one in self._running if one not in ended]
         problem: Unavailable | None = None
@@ -117,7 +129,8 @@ class _Session:
             except Unavailable as absent:
                 self._failed.add(one.pid)
                 problem = absent
-        self._tracker.update()
+        changes = self._tracker.update()
+        self._reader.forget({member.stat.pid for member in (*changes.exited, *changes.execed)})
         if problem is not None:
             raise problem
         if not self._running:
@@ -126,6 +139,8 @@ class _Session:
     def close(self) -> Iterator[Item]:
         for one in self._running:
             _pyspy.ask_to_end(one.recorder)
+        self._reader.stop()
+        yield from self._take()
         deadline_s = time.monotonic() + FINISH_S
         problem: Unavailable | None = None
         while self._running:
@@ -142,8 +157,23 @@ class _Session:
         return tuple(one.recorder.pid for one in self._running)
 
     def rate(self) -> Rate | None:
-        """The rate at which the holder of the lock was looked for, as planned."""
-        return self._rate
+        """The rate of our own reader; else the planned one of py-spy."""
+        return self._reader.rate() or self._rate
+
+    def _take(self) -> Iterator[Item]:
+        """What our own reader has seen."""
+        dropped_before = self._dropped_count + self._reader.dropped_count
+        for look in self._reader.take():
+            yield from self._keep_look(look)
+        lost = self._dropped_count + self._reader.dropped_count - dropped_before
+        if lost:
+            yield Rows(STACK_SAMPLES.name, (), 0, lost)
+
+    def _keep_look(self, look: Look) -> Iterator[Item]:
+        frames = self._reader.frames_of(look.stack)
+        stack = tuple(_pyspy.Frame(function, file) for function, file in frames)
+        row = (look.begin_ns, look.end_ns, look.pid, look.tid, look.kind)
+        yield from self._number(stack, row, look.run_ns)
 
     def _read_clocks(self) -> dict[int, int]:
         pids = self._tracker.service_pids
@@ -154,7 +184,9 @@ class _Session:
         used = {pid: cpu_ns - self._before.get(pid, 0) for pid, cpu_ns in after.items()}
         self._before = after
         busiest = sorted(used.keys() - self._failed, key=lambda pid: (-used[pid], pid))
-        chosen = self._choose(busiest[:CANDIDATE_LIMIT])
+        chosen = self._choose(self._read_known(busiest[:CANDIDATE_LIMIT]))
+        if chosen:
+            _pyspy.find_program()
         rates = []
         for pid in chosen:
             count = _count_threads(self._host, pid)
@@ -166,6 +198,18 @@ class _Session:
             self._start(pid, kind, rates[-1])
         if rates:
             self._rate = Rate("python_stacks", min(rates), min(rates), 0, 0)
+
+    def _read_known(self, pids: list[int]) -> list[int]:
+        """Has our reader begin with those that it knows; gives the others."""
+        others = []
+        for pid in pids:
+            try:
+                if pid not in self._reader.pids and not self._reader.add(pid):
+                    others.append(pid)
+            except Unavailable:
+                others.append(pid)  # py-spy may do, or says why it is refused, too
+        is_full = len(self._reader.pids) >= READ_LIMIT
+        return [] if is_full else others
 
     def _choose(self, pids: list[int]) -> list[int]:
         """The first interpreters among these. Raises `Unavailable` where all were refused."""
@@ -196,18 +240,24 @@ class _Session:
             yield Rows(STACK_SAMPLES.name, (), 0, lost)
 
     def _keep(self, one: _Running, stretch: _pyspy.Stretch) -> Iterator[Item]:
-        number = self._stacks.get(stretch.stack)
+        row = (stretch.begin_ns, stretch.end_ns, one.pid, stretch.tid, one.kind)
+        yield from self._number(stretch.stack, row, -1)
+
+    def _number(
+        self, stack: tuple[_pyspy.Frame, ...], row: tuple[int | str, ...], run_ns: int
+    ) -> Iterator[Item]:
+        """Yields a row, and before it the frames of a stack that is new."""
+        number = self._stacks.get(stack)
         is_full = number is None and len(self._stacks) >= STACK_LIMIT
         if is_full or self._stretch_count >= STRETCH_LIMIT:
             self._dropped_count += 1
             return
         if number is None:
-            number = self._stacks[stretch.stack] = len(self._stacks)
-            for depth, frame in enumerate(stretch.stack):
+            number = self._stacks[stack] = len(self._stacks)
+            for depth, frame in enumerate(stack):
                 yield Row(STACKS.name, (number, depth, frame.function, frame.file))
         self._stretch_count += 1
-        times = (stretch.begin_ns, stretch.end_ns)
-        yield Row(STACK_SAMPLES.name, (*times, one.pid, stretch.tid, one.kind, number))
+        yield Row(STACK_SAMPLES.name, (*row, number, run_ns))
 
 
 def is_python(host: Host, pid: int) -> bool:

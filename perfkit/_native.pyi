@@ -1,4 +1,4 @@
-"""The C extension: samplers of threads and sockets. Built from native/."""
+"""The C extension: samplers of threads, sockets and Python stacks. Built from native/."""
 
 from collections.abc import Iterable
 
@@ -123,3 +123,46 @@ def parse_sock_diag(datagram: bytes, /) -> list[tuple[object, ...]]:
     Shape: (kind, sequence, error), and of facts (kind 0) also family, state, inode, counters.
     """
     ...
+
+# --- Python stacks (native/module_pystacks.c) ---
+
+class PythonSampler:
+    """Reads the stacks of Python threads without stopping them, on a thread of its own.
+
+    It looks every `interval_ns`, or as often as `budget_ratio` of a core pays for. At most
+    `row_limit` rows wait between two takes. One caller at a time. Raises: OSError, ValueError.
+    """
+
+    def __new__(
+        cls,
+        proc_root: str,
+        *,
+        interval_ns: int = 20_000_000,
+        budget_ratio: float = 0.005,
+        row_limit: int = 16_384,
+    ) -> PythonSampler: ...
+    def add(self, pid: int, runtime_address: int, offsets: Iterable[int], /) -> None:
+        """Begins to look at one more process; offsets as in native/pk_pylayout.h.
+
+        At most 16 are looked at at once; others wait until one has exited.
+        """
+        ...
+    def set_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that it may cost, from the next tick on."""
+        ...
+    def take(
+        self,
+    ) -> tuple[tuple[bytes, ...], list[tuple[bytes, bytes]], list[tuple[int, ...]], int]:
+        """Hands over what is new since the last take; never waits.
+
+        Shape: columns of 64-bit integers (begin_ns, end_ns, pid, tid, is_running, stack, run_ns);
+        functions as (name, file) in UTF-8; stacks as numbers of functions, innermost first; rows
+        dropped. Functions and stacks are numbered from 0 in the order in which they come.
+        """
+        ...
+    def stop(self, timeout_ns: int = 300_000_000, /) -> bool:
+        """Looks once more, closes all rows and ends; False: a read hung, and it was left behind."""
+        ...
+    def status(self) -> dict[str, int]:
+        """Ticks, cost and counts so far; names as in native/pk_pysampler.h and pk_pyprocess.h."""
+        ...

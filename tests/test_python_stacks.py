@@ -1,17 +1,21 @@
-"""Python stacks through py-spy, on real interpreters."""
+"""Python stacks by our own reader and by py-spy, on real interpreters."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from programs import running
 
+from perfkit._native import PythonSampler
 from perfkit.agent.cost import read_spent
 from perfkit.agent.target import resolve
 from perfkit.collectors import _pyspy
+from perfkit.collectors._pyoffsets import KNOWN
 from perfkit.collectors.python_stacks import COLLECTOR
 from perfkit.errors import Unavailable
 from perfkit.host import Host
@@ -32,6 +36,64 @@ import time
 def doze_off(): time.sleep(60)
 print(flush=True)
 doze_off()
+"""
+
+
+KNOWN_SHARES = """
+import hashlib, threading, time
+lock = threading.Lock()
+def often():
+    end = time.thread_time_ns() + 1_000_000
+    while time.thread_time_ns() < end: pass
+def seldom():
+    end = time.thread_time_ns() + 80_000_000
+    while time.thread_time_ns() < end: pass
+    yield
+def hashes():
+    end = time.thread_time_ns() + 10_000_000
+    while time.thread_time_ns() < end: hashlib.sha256(block).digest()
+block = b"x" * 20_000
+def serve(work, pause_s):
+    while True:
+        work()
+        time.sleep(pause_s)
+def turn():
+    while True:
+        for _ in range(40): often(); time.sleep(0.001)
+        list(seldom())
+        for _ in range(4): hashes(); time.sleep(0.005)
+for _ in range(2): threading.Thread(target=turn, daemon=True).start()
+print(flush=True)
+time.sleep(60)
+"""
+ODD = """
+import threading, time
+exec("def " + "é" * 300 + "(): time.sleep(60)")
+threading.Thread(target=globals()["é" * 300], daemon=True).start()
+control = eval("lambda: time.sleep(60)")
+control.__code__ = control.__code__.replace(co_qualname="\\x1b[31m\\udc80\\0red")
+threading.Thread(target=control, daemon=True).start()
+def deep(left):
+    if left: return deep(left - 1)
+    time.sleep(60)
+time.sleep(0.05)
+print(flush=True)
+deep(900)
+"""
+BORN = """
+import threading, time
+def a(n): return b(n - 1) if n else 0
+def b(n): return a(n - 1) if n else 0
+def churn():
+    while True:
+        for n in range(30): a(n); (lambda: b(n))()
+        sum(range(3000))
+def brief(): sum(range(1000))
+threading.Thread(target=churn, daemon=True).start()
+print(flush=True)
+while True:
+    threading.Thread(target=brief).start()
+    time.sleep(0.002)
 """
 
 
@@ -56,21 +118,121 @@ def functions(items: list[Item]) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize(("thread_count", "kind"), [(0, "wall"), (9, "gil")])
-def test_python_stacks_name_the_function_that_runs(thread_count: int, kind: str) -> None:
-    """What burns the CPU is named, whether all threads are sampled or the lock's holder only."""
+def leaf_run_ns(items: list[Item]) -> dict[str, int]:
+    """CPU time by innermost function, of stretches that tell it."""
+    rows = [item for item in items if isinstance(item, Row)]
+    leaf = {
+        row.values[0]: str(row.values[2])
+        for row in rows
+        if row.table == "stacks" and not row.values[1]
+    }
+    spent: dict[str, int] = {}
+    for row in rows:
+        if row.table == "stack_samples" and row.values[4] == "frames":
+            name = leaf[row.values[5]]
+            spent[name] = spent.get(name, 0) + int(row.values[6])
+    return spent
+
+
+def interpreter(version: str) -> str:
+    """A CPython of a version, or the test is skipped."""
+    found = sorted((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python{version}"))
+    on_path = shutil.which(f"python{version}")
+    programs = [str(one) for one in found] or ([on_path] if on_path else [])
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+        programs = [sys.executable]
+    if not programs:
+        pytest.skip(f"no Python {version} on this machine")
+    return programs[0]
+
+
+@pytest.mark.parametrize("thread_count", [0, 9])
+def test_python_stacks_name_the_function_that_runs(thread_count: int) -> None:
+    """What burns the CPU is named, and nothing else is said to run."""
     with running(sys.executable, "-c", BUSY.format(thread_count=thread_count)) as (pid, _):
         items, _ = sample(pid, 1.5)
 
-    assert functions(items) == {kind: {"burn_brightly"}}
+    assert functions(items)["frames"] == {"burn_brightly"}
 
 
 def test_python_stacks_name_a_function_that_is_blocked() -> None:
-    """A process with few threads tells what it waits in, too."""
+    """A thread that does not run is seen with what it waits in."""
     with running(sys.executable, "-c", ASLEEP) as (pid, _):
         items, _ = sample(pid, 1.0)
 
-    assert functions(items) == {"wall": {"doze_off"}}
+    assert functions(items) == {"frames_blocked": {"doze_off"}}
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_python_stacks_charge_functions_what_they_used(version: str) -> None:
+    """Shares of plain, generator and C code agree with the threads' own clocks within 10 points."""
+    with running(interpreter(version), "-c", KNOWN_SHARES) as (pid, _):
+        items, session = sample(pid, 6.0)
+    spent = leaf_run_ns(items)
+    whole = sum(spent.values())
+    shares = {name: spent.get(name, 0) / max(whole, 1) for name in ("often", "seldom", "hashes")}
+
+    note = session.rate().note  # type: ignore[attr-defined]
+    assert shares == {
+        "often": pytest.approx(0.25, abs=0.1),
+        "seldom": pytest.approx(0.5, abs=0.1),
+        "hashes": pytest.approx(0.25, abs=0.1),
+    }, (spent, note)
+
+
+def test_python_stacks_survive_odd_names_and_deep_recursion() -> None:
+    """Names are cut and valid text, and of 900 frames the 96 innermost are kept."""
+    with running(sys.executable, "-c", ODD) as (pid, _):
+        items, _ = sample(pid, 1.0)
+    names = [
+        str(item.values[2]) for item in items if isinstance(item, Row) and item.table == "stacks"
+    ]
+
+    assert max(len(name) for name in names) == 160
+    assert names.count("deep") == 96
+
+
+def test_python_stacks_survive_threads_that_come_and_go() -> None:
+    """Threads that live for a moment while others switch stacks cause no failure."""
+    with running(sys.executable, "-c", BORN) as (pid, _):
+        items, session = sample(pid, 2.0)
+
+    status = session._reader._sampler.status()  # type: ignore[attr-defined]
+    assert status["walk_count"] > 50
+    assert status["torn_count"] <= 0.2 * status["walk_count"]
+    assert "churn" in leaf_run_ns(items)
+
+
+def test_python_stacks_end_quietly_with_their_process() -> None:
+    """A process that exits in the window leaves what was seen of it."""
+    with running(sys.executable, "-c", BUSY.format(thread_count=0)) as (pid, _):
+        session = COLLECTOR.open(Host(), resolve(Host(), pid, only_pid=True))
+        time.sleep(0.6)
+    time.sleep(0.2)
+    items = [*session.poll(), *session.close()]
+
+    assert set(functions(items)["frames"]) == {"burn_brightly"}
+
+
+@pytest.mark.parametrize("offsets", [(), (0,) * 17, (1 << 40,) * 18, (-5,) * 18])
+def test_python_sampler_refuses_offsets_that_cannot_be(offsets: tuple[int, ...]) -> None:
+    """Nothing is read by offsets that no CPython has."""
+    sampler = PythonSampler("/proc")
+
+    with pytest.raises(ValueError, match="offsets"):
+        sampler.add(os.getpid(), 4096, offsets)
+
+
+def test_python_sampler_reads_nonsense_without_harm() -> None:
+    """Where no interpreter is, no stack is seen, and nothing breaks."""
+    sampler = PythonSampler("/proc", interval_ns=1_000_000, budget_ratio=0.5)
+    with running(sys.executable, "-c", BUSY.format(thread_count=0)) as (pid, _):
+        place = Path(f"/proc/{pid}/maps").read_text().split("-")[0]
+        sampler.add(pid, int(place, 16), KNOWN["3.11"].as_tuple())
+        time.sleep(0.3)
+    sampler.stop()
+
+    assert sampler.take() == ((b"",) * 7, [], [], 0)
 
 
 def test_python_stacks_lie_inside_the_window() -> None:

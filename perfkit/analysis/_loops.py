@@ -15,7 +15,7 @@ from perfkit.analysis.align import SLOT_NS, SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Frame, Integers, Reals
 from perfkit.analysis.endpoints import read_endpoints
-from perfkit.analysis.stacks import WALL, Function, Stacks, read_stacks
+from perfkit.analysis.stacks import BLOCKED, FRAMES, GIL, WALL, Function, Stacks, read_stacks
 from perfkit.analysis.states import (
     EPOLL,
     RUNNING,
@@ -38,6 +38,7 @@ STALL_LIMIT = 20_000
 NAMED_SHARE_MIN = 0.5
 # A stack that began before a stall may still be the stall's, if the next look came late.
 SAMPLE_LEAD_NS = 5_000_000
+READ_LEAD_NS = 25_000_000  # the same of our own reader's, which begin with the look before
 _HELD_UP = frozenset(
     {
         State.PEER_WAIT,
@@ -194,8 +195,9 @@ def name_call(label: Label) -> str:
 
 def name_function(case: Case, loop: Loop) -> Function | None:
     """The innermost function that the loop's thread had in most of the stalled time, if any."""
-    for stacks in (read_stacks(case.aligned, WALL), read_stacks(case.aligned, "gil")):
-        spent = _spent(stacks, loop)
+    own = ((FRAMES, BLOCKED), READ_LEAD_NS)
+    for kinds, lead_ns in (own, ((WALL,), SAMPLE_LEAD_NS), ((GIL,), SAMPLE_LEAD_NS)):
+        spent = _spent(read_stacks(case.aligned, *kinds), loop, lead_ns)
         total = sum(spent.values())
         if total > 0:
             best = max(sorted(spent), key=lambda one: spent[one])
@@ -203,13 +205,13 @@ def name_function(case: Case, loop: Loop) -> Function | None:
     return None
 
 
-def _spent(stacks: Stacks, loop: Loop) -> dict[Function, float]:
+def _spent(stacks: Stacks, loop: Loop, lead_ns: int) -> dict[Function, float]:
     """How much of the stalls each innermost function covers; only samples taken in them count."""
     spent: dict[Function, float] = {}
     stretches = stacks.of_thread(loop.pid, loop.tid)
     for stall in loop.stalls:
         for begin, end, stack in stretches:
-            taken = stall.begin_ns - SAMPLE_LEAD_NS <= begin < stall.end_ns
+            taken = stall.begin_ns - lead_ns <= begin < stall.end_ns
             overlap = min(end, stall.end_ns) - max(begin, stall.begin_ns)
             if taken and overlap > 0 and stacks.frames[stack]:
                 leaf = stacks.frames[stack][0]

@@ -1,7 +1,8 @@
 """Python stacks -> profiles: which function the exact CPU time of each thread went to.
 
-py-spy says which stack a thread had when it was seen last; the scheduler's counters say how long it
-ran. Joined slot by slot, time is exact per thread, and shared among functions as sampled.
+Our own reader says of each stretch for how much CPU time it stands. py-spy only says which stack a
+thread had when it was seen last, and the scheduler's counters how long it ran: joined slot by slot,
+time is exact per thread, and shared among functions as sampled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ DEPTH_LIMIT = 128
 # A thread seen in so many slots is known well enough to speak for the time in between.
 SEEN_MIN = 8
 GIL, WALL = "gil", "wall"
+FRAMES, BLOCKED = "frames", "frames_blocked"
 # A comprehension is a part of its function; before CPython 3.12 it has a frame of its own.
 _PARTS = re.compile(r"\.<locals>\.<(?:list|dict|set)comp>|\.<locals>\.<genexpr>")
 # Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.
@@ -46,9 +48,10 @@ class Function:
 
 @dataclass(frozen=True)
 class Stacks:
-    """The stretches of one kind: from `begin` to `end` a thread's last known stack was `stack`.
+    """Stretches: from `begin` to `end` a thread's last known stack was `stack`.
 
-    `frames[i]` are the functions of stack i, innermost first.
+    `frames[i]` are the functions of stack i, innermost first. `run_ns` is the CPU time that a
+    stretch stands for, -1 where only the scheduler's counters tell.
     """
 
     frames: tuple[tuple[Function, ...], ...]
@@ -57,6 +60,7 @@ class Stacks:
     pid: Integers
     tid: Integers
     stack: Integers
+    run_ns: Integers
 
     def of_thread(self, pid: int, tid: int) -> list[tuple[int, int, int]]:
         """The stretches of one thread as (begin, end, stack), in time."""
@@ -86,15 +90,15 @@ class FunctionTime:
     depth: float
 
 
-def read_stacks(aligned: Aligned, kind: str) -> Stacks:
-    """Reads the stretches of a kind (GIL or WALL); those whose stack is not recorded are dropped.
+def read_stacks(aligned: Aligned, *kinds: str) -> Stacks:
+    """Reads the stretches of some kinds; those whose stack is not recorded are dropped.
 
     Frames that repeat one another (recursion) count once.
     """
     frames, number = _read_frames(aligned)
     table = aligned.table("stack_samples").sorted_by("begin_ns", "pid", "tid", "stack", "end_ns")
     known = np.array([one in number for one in table.integers("stack").tolist()], dtype=bool)
-    wanted = np.array([text == kind for text in table.text("kind")], dtype=bool)
+    wanted = np.array([text in kinds for text in table.text("kind")], dtype=bool)
     table = table.where(known & wanted & (table.integers("end_ns") > table.integers("begin_ns")))
     stack = [number[one] for one in table.integers("stack").tolist()]
     return Stacks(
@@ -104,22 +108,30 @@ def read_stacks(aligned: Aligned, kind: str) -> Stacks:
         table.integers("pid"),
         table.integers("tid"),
         np.array(stack, dtype=np.int64),
+        table.integers("run_ns"),
     )
 
 
 def read_running(aligned: Aligned) -> Stacks:
-    """The stretches to which CPU time may be charged: of the lock's holders, else of all threads.
+    """The stretches to which CPU time may be charged: of threads that ran, as far as is known.
 
-    Where all threads were sampled, those that visibly wait for work are left out.
+    Of a process that we read ourselves, those that ran; else those of the lock's holders; else, of
+    all threads, those that do not visibly wait for work.
     """
-    held, seen = read_stacks(aligned, GIL), read_stacks(aligned, WALL)
+    read, held, seen = (read_stacks(aligned, kind) for kind in (FRAMES, GIL, WALL))
     idle = np.array([bool(one) and _waits_for_work(one[0]) for one in seen.frames], dtype=bool)
-    kept = ~np.isin(seen.pid, held.pid)
+    by_lock = ~np.isin(held.pid, read.pid)
+    kept = ~np.isin(seen.pid, np.concatenate([read.pid, held.pid]))
     if len(idle):
         kept &= ~idle[seen.stack]
-    columns = ("begin", "end", "pid", "tid", "stack")
-    joined = (np.concatenate([getattr(held, name), getattr(seen, name)[kept]]) for name in columns)
-    return Stacks(held.frames, *joined)
+    columns = ("begin", "end", "pid", "tid", "stack", "run_ns")
+    joined = (
+        np.concatenate(
+            [getattr(read, name), getattr(held, name)[by_lock], getattr(seen, name)[kept]]
+        )
+        for name in columns
+    )
+    return Stacks(read.frames, *joined)
 
 
 def _waits_for_work(function: Function) -> bool:
@@ -145,27 +157,62 @@ def _read_frames(
 
 
 def charge_cpu(timeline: Timeline, stacks: Stacks) -> CpuByStack:
-    """Shares each thread's CPU time in each slot among the stacks that it had in that slot."""
+    """The CPU time of each thread, slot and stack.
+
+    It is what stretches stand for where they tell it; else each thread's CPU time in each slot,
+    shared among the stacks that it had in that slot.
+    """
     index_of = {thread: index for index, thread in enumerate(timeline.threads)}
     pairs = zip(stacks.pid.tolist(), stacks.tid.tolist(), strict=True)
     thread = np.array([index_of.get(pair, -1) for pair in pairs], dtype=np.int64)
+    index, slot, overlap = timeline.axis.spread(stacks.begin, stacks.end)
+    told = stacks.run_ns[index] >= 0
+    met = thread[index] >= 0
+    direct = told & met
+    span_ns = np.maximum(stacks.end - stacks.begin, 1)
+    told_ns = stacks.run_ns[index] * overlap / span_ns[index]
+    shared = _Pieces(thread[index], slot, stacks.stack[index], overlap).where(met & ~told)
+    given = _Pieces(thread[index], slot, stacks.stack[index], told_ns).where(direct)
+    rest = _share_slots(timeline, shared)
+    return CpuByStack(
+        stacks.frames,
+        np.concatenate([given.thread, rest.thread]),
+        np.concatenate([given.slot, rest.slot]),
+        np.concatenate([given.stack, rest.stack]),
+        np.concatenate([given.ns, rest.ns]),
+    )
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Parts of stretches within one slot each."""
+
+    thread: Integers
+    slot: Integers
+    stack: Integers
+    ns: Reals
+
+    def where(self, mask: Masks) -> _Pieces:
+        """Those that are marked."""
+        return _Pieces(self.thread[mask], self.slot[mask], self.stack[mask], self.ns[mask])
+
+
+def _share_slots(timeline: Timeline, pieces: _Pieces) -> _Pieces:
+    """Shares each thread's CPU time in a slot among the pieces there, by how long they are."""
     running = timeline.states() == State.ON_CPU
     slot_count = timeline.axis.slot_count
     key = timeline.thread[running] * slot_count + timeline.slot[running]
     keys, place = np.unique(key, return_inverse=True)
     cpu_ns = sum_by(place, timeline.ns[running], len(keys))
-    index, slot, overlap = timeline.axis.spread(stacks.begin, stacks.end)
-    kept = thread[index] >= 0
-    index, slot, overlap = index[kept], slot[kept], overlap[kept]
-    wanted = thread[index] * slot_count + slot
     if not len(keys):
-        wanted, index, slot, overlap = wanted[:0], index[:0], slot[:0], overlap[:0]
-    found = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+        return pieces.where(np.zeros(len(pieces.ns), dtype=bool))
+    wanted = pieces.thread * slot_count + pieces.slot
+    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     hit = keys[found] == wanted
-    found, index, slot, overlap = found[hit], index[hit], slot[hit], overlap[hit]
-    whole = sum_by(found, overlap, len(keys))
-    ns = cpu_ns[found] * overlap / np.maximum(whole[found], 1.0)
-    return CpuByStack(stacks.frames, thread[index], slot, stacks.stack[index], ns)
+    found, pieces = found[hit], pieces.where(hit)
+    whole = sum_by(found, pieces.ns, len(keys))
+    ns = cpu_ns[found] * pieces.ns / np.maximum(whole[found], 1.0)
+    return replace(pieces, ns=ns)
 
 
 def charge_rest(cpu: CpuByStack, timeline: Timeline) -> CpuByStack:

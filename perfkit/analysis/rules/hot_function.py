@@ -20,7 +20,7 @@ LATENCY_GROWTH_MIN = 1.3
 # Requests that are slow because nothing runs (stopped, throttled) are not slow by a function.
 GROWN_SHARE_MIN = 0.3
 HALTED_RATIO_MAX = 0.05
-SOURCE = "py-spy samples, schedstat"
+SOURCE = "Python stacks, schedstat"
 SOURCE_THREADS = "schedstat; there are no stacks"
 
 
@@ -172,7 +172,7 @@ RULE = Rule(
     ),
     detection=(
         "Time: CPU of the serving threads, exact by schedstat, shared among the functions that\n"
-        "py-spy saw them in, and the waits for the interpreter or a CPU that stand behind it.\n"
+        "they were seen in, and the waits for the interpreter or a CPU that stand behind it.\n"
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
         "that in the quickest third, and grew more than everything else did; and of what slow\n"
         "requests take longer, 30 % or more is time on a CPU or behind its own threads.\n"

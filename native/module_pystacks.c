@@ -1,0 +1,305 @@
+/* Python face of the sampler of Python stacks. */
+#include "pk_module.h"
+
+#include <errno.h>
+
+#include "pk_pysampler.h"
+
+enum {
+    DEFAULT_INTERVAL_NS = 20 * 1000 * 1000,
+    DEFAULT_ROW_LIMIT = 16384,
+    ROW_LIMIT_LIMIT = 1 << 20,
+    STOP_TIMEOUT_NS = 300 * 1000 * 1000,
+};
+static const double DEFAULT_BUDGET_RATIO = 0.005;
+
+typedef struct {
+    PyObject_HEAD
+    pk_pysampler *sampler;
+    uint32_t told_names;
+    uint32_t told_stacks;
+    uint64_t told_dropped;
+    int is_busy; /* a call that released the GIL is under way */
+} sampler_object;
+
+static PyObject *fail(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static int begin_call(sampler_object *self)
+{
+    if (self->is_busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is using this PythonSampler");
+        return -1;
+    }
+    self->is_busy = 1;
+    return 0;
+}
+
+static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"proc_root", "interval_ns", "budget_ratio", "row_limit", NULL};
+    long long interval_ns = DEFAULT_INTERVAL_NS;
+    Py_ssize_t row_limit = DEFAULT_ROW_LIMIT;
+    pk_pysampler_options options = {.budget_ratio = DEFAULT_BUDGET_RATIO};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "s|$Ldn", names, &options.proc_root,
+                                     &interval_ns, &options.budget_ratio, &row_limit)) {
+        return NULL;
+    }
+    if (interval_ns < 1000 * 1000 || interval_ns > 1000LL * 1000 * 1000 ||
+        !(options.budget_ratio > 0 && options.budget_ratio <= 1) || row_limit < 1 ||
+        row_limit > ROW_LIMIT_LIMIT) {
+        PyErr_SetString(PyExc_ValueError, "interval_ns must be 1 ms to 1 s, budget_ratio above 0 "
+                                          "and at most 1, row_limit 1 to 1048576");
+        return NULL;
+    }
+    options.interval_ns = interval_ns;
+    options.row_limit = (size_t)row_limit;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    sampler_object *self = (sampler_object *)allocate(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    int error = pk_pysampler_start(&options, &self->sampler);
+    if (error != 0) {
+        fail(error);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void sampler_dealloc(PyObject *object)
+{
+    sampler_object *self = (sampler_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->sampler != NULL) {
+        pk_pysampler *sampler = self->sampler;
+        self->sampler = NULL;
+        Py_BEGIN_ALLOW_THREADS
+        pk_pysampler_stop(sampler, STOP_TIMEOUT_NS);
+        pk_pysampler_release(sampler);
+        Py_END_ALLOW_THREADS
+    }
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+/* Reads the sequence of offsets; -1 with an error where it is none. */
+static int to_layout(PyObject *offsets, pk_pylayout *ret)
+{
+    int64_t values[PK_PY_OFFSET_COUNT];
+    PyObject *list = PySequence_List(offsets);
+    if (list == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PyList_Size(list);
+    for (Py_ssize_t i = 0; i < count && i < PK_PY_OFFSET_COUNT; i++) {
+        values[i] = PyLong_AsLongLong(PyList_GetItem(list, i));
+    }
+    Py_DECREF(list);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (count != PK_PY_OFFSET_COUNT || pk_pylayout_init(ret, values) != 0) {
+        PyErr_SetString(PyExc_ValueError, "offsets are not those of a CPython");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *sampler_add(PyObject *object, PyObject *arguments)
+{
+    sampler_object *self = (sampler_object *)object;
+    int pid;
+    unsigned long long runtime;
+    PyObject *offsets;
+    pk_pylayout layout;
+    if (!PyArg_ParseTuple(arguments, "iKO", &pid, &runtime, &offsets) ||
+        to_layout(offsets, &layout) != 0) {
+        return NULL;
+    }
+    if (pid <= 0) {
+        PyErr_SetString(PyExc_ValueError, "pid must be positive");
+        return NULL;
+    }
+    if (begin_call(self) != 0) {
+        return NULL;
+    }
+    int error = pk_pysampler_add(self->sampler, pid, runtime, &layout);
+    self->is_busy = 0;
+    return error == 0 ? Py_NewRef(Py_None) : fail(error);
+}
+
+static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
+{
+    sampler_object *self = (sampler_object *)object;
+    double budget_ratio = PyFloat_AsDouble(ratio);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(budget_ratio > 0 && budget_ratio <= 1)) {
+        PyErr_SetString(PyExc_ValueError, "budget_ratio must be above 0 and at most 1");
+        return NULL;
+    }
+    pk_pysampler_set_budget(self->sampler, budget_ratio);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *take_rows(pk_ring *ring)
+{
+    size_t row_count = pk_ring_count(ring);
+    int64_t *columns[PK_PYROW_COLUMN_COUNT];
+    PyObject *packed = PyTuple_New(PK_PYROW_COLUMN_COUNT);
+    for (Py_ssize_t i = 0; packed != NULL && i < PK_PYROW_COLUMN_COUNT; i++) {
+        Py_ssize_t size = (Py_ssize_t)(row_count * sizeof **columns);
+        PyObject *column = PyBytes_FromStringAndSize(NULL, size);
+        if (column == NULL || PyTuple_SetItem(packed, i, column) != 0) {
+            Py_CLEAR(packed);
+            break;
+        }
+        columns[i] = (int64_t *)(void *)PyBytes_AsString(column);
+    }
+    if (packed != NULL) {
+        pk_ring_take(ring, row_count, columns);
+    }
+    return packed;
+}
+
+/* Functions that were met since the last take, as (name, file). */
+static PyObject *take_names(sampler_object *self, const pk_pynames *names)
+{
+    uint32_t count = atomic_load_explicit(&names->count, memory_order_acquire);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = self->told_names; list != NULL && i < count; i++) {
+        const pk_pyname *name = &names->names[i];
+        const char *text = names->arena + name->name_at;
+        PyObject *pair = Py_BuildValue("(y#y#)", text, (Py_ssize_t)name->name_bytes,
+                                       text + name->name_bytes, (Py_ssize_t)name->file_bytes);
+        if (pair == NULL || PyList_Append(list, pair) != 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(pair);
+    }
+    self->told_names = list == NULL ? self->told_names : count;
+    return list;
+}
+
+/* Stacks that were met since the last take, as tuples of functions' numbers. */
+static PyObject *take_stacks(sampler_object *self, const pk_pystacks *stacks)
+{
+    uint32_t count = atomic_load_explicit(&stacks->count, memory_order_acquire);
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = self->told_stacks; list != NULL && i < count; i++) {
+        const pk_pystack *stack = &stacks->stacks[i];
+        PyObject *frames = PyTuple_New((Py_ssize_t)stack->depth);
+        for (uint32_t depth = 0; frames != NULL && depth < stack->depth; depth++) {
+            PyObject *number = PyLong_FromUnsignedLong(stacks->arena[stack->first + depth]);
+            if (number == NULL || PyTuple_SetItem(frames, (Py_ssize_t)depth, number) != 0) {
+                Py_CLEAR(frames);
+            }
+        }
+        if (frames == NULL || PyList_Append(list, frames) != 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(frames);
+    }
+    self->told_stacks = list == NULL ? self->told_stacks : count;
+    return list;
+}
+
+static PyObject *sampler_take(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    sampler_object *self = (sampler_object *)object;
+    pk_pyshared *shared = pk_pysampler_shared(self->sampler);
+    if (begin_call(self) != 0) {
+        return NULL;
+    }
+    /* Rows first: what they refer to was there before them. */
+    PyObject *rows = take_rows(&shared->rows);
+    PyObject *stacks = rows == NULL ? NULL : take_stacks(self, &shared->stacks);
+    PyObject *names = stacks == NULL ? NULL : take_names(self, &shared->names);
+    self->is_busy = 0;
+    if (names == NULL) {
+        Py_XDECREF(rows);
+        Py_XDECREF(stacks);
+        return NULL;
+    }
+    uint64_t dropped = atomic_load_explicit(&shared->rows.dropped_count, memory_order_relaxed);
+    unsigned long long new_dropped = dropped - self->told_dropped;
+    self->told_dropped = dropped;
+    return Py_BuildValue("(NNNK)", rows, names, stacks, new_dropped);
+}
+
+static PyObject *sampler_stop(PyObject *object, PyObject *arguments)
+{
+    sampler_object *self = (sampler_object *)object;
+    long long timeout_ns = STOP_TIMEOUT_NS;
+    if (!PyArg_ParseTuple(arguments, "|L", &timeout_ns) || begin_call(self) != 0) {
+        return NULL;
+    }
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = pk_pysampler_stop(self->sampler, timeout_ns);
+    Py_END_ALLOW_THREADS
+    self->is_busy = 0;
+    return PyBool_FromLong(error == 0);
+}
+
+static PyObject *sampler_status(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    pk_pysampler_status status;
+    pk_pysampler_get_status(((sampler_object *)object)->sampler, &status);
+    const pk_pycounts *counts = &status.counts;
+    return Py_BuildValue(
+        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i}", "started_ns",
+        (long long)status.started_ns, "last_tick_ns", (long long)status.last_tick_ns, "tick_count",
+        (long long)status.tick_count, "missed_count", (long long)status.missed_count, "spent_ns",
+        (long long)status.spent_ns, "process_count", (long long)status.process_count,
+        "thread_count", (long long)status.thread_count, "walk_count",
+        (long long)counts->walk_count, "torn_count", (long long)counts->torn_count, "cut_count",
+        (long long)counts->cut_count, "full_count", (long long)counts->full_count, "unknown_count",
+        (long long)counts->unknown_count, "refused_count", (long long)counts->refused_count,
+        "over_limit_count", (long long)counts->over_limit_count, "is_abandoned",
+        (int)status.is_abandoned);
+}
+
+static PyMethodDef sampler_methods[] = {
+    {"add", sampler_add, METH_VARARGS, "Begins to look at one more process."},
+    {"set_budget", sampler_set_budget, METH_O, "Changes what it may cost, of a core."},
+    {"take", sampler_take, METH_NOARGS, "Takes rows, functions and stacks that are new."},
+    {"stop", sampler_stop, METH_VARARGS, "Ends the sampler; False: it was abandoned."},
+    {"status", sampler_status, METH_NOARGS, "Tells ticks, cost and counts so far."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot sampler_slots[] = {
+    {Py_tp_new, (void *)sampler_new},
+    {Py_tp_dealloc, (void *)sampler_dealloc},
+    {Py_tp_methods, sampler_methods},
+    {Py_tp_doc, (void *)"Samples the stacks of Python threads; see perfkit/_native.pyi."},
+    {0, NULL},
+};
+
+static PyType_Spec sampler_spec = {
+    .name = "perfkit._native.PythonSampler",
+    .basicsize = sizeof(sampler_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = sampler_slots,
+};
+
+int pk_module_add_pystacks(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &sampler_spec, NULL);
+    if (type == NULL) {
+        return -1;
+    }
+    int outcome = PyModule_AddObjectRef(module, "PythonSampler", type);
+    Py_DECREF(type);
+    return outcome;
+}

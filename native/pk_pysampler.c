@@ -1,0 +1,282 @@
+#include "pk_pysampler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "pk_pace.h"
+
+enum { STACK_BYTES = 512 * 1024 };
+
+typedef struct {
+    int32_t pid;
+    uint64_t runtime;
+    pk_pylayout layout;
+} order;
+
+struct pk_pysampler {
+    pk_pyshared shared;
+    atomic_int reference_count; /* the owner, and the thread while it runs */
+    pthread_t thread;
+    pthread_mutex_t lock; /* of what follows, up to `status`; never held across a read */
+    pthread_cond_t wake;
+    bool stop_requested;
+    bool has_ended;
+    pk_pysampler_status status;
+    bool is_stopped; /* owner only: joined or abandoned */
+    bool is_abandoned;
+    _Atomic(order *) orders[PK_PYSAMPLER_ORDER_LIMIT];
+    int order_count;             /* owner only */
+    _Atomic double budget_ratio; /* the owner writes */
+    int64_t interval_ns;
+    /* The thread's own: */
+    pk_pyprocess processes[PK_PYSAMPLER_PROCESS_LIMIT];
+    size_t process_count;
+    int taken_count; /* orders */
+    pk_pace pace;
+    int64_t used_cpu_ns;
+};
+
+static int64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static struct timespec to_timespec(int64_t instant_ns)
+{
+    return (struct timespec){instant_ns / 1000000000, instant_ns % 1000000000};
+}
+
+static void destroy(pk_pysampler *sampler)
+{
+    for (size_t i = 0; i < sampler->process_count; i++) {
+        pk_pyprocess_deinit(&sampler->processes[i], &sampler->shared);
+    }
+    for (int i = 0; i < PK_PYSAMPLER_ORDER_LIMIT; i++) {
+        free(atomic_load(&sampler->orders[i]));
+    }
+    pk_pyshared_deinit(&sampler->shared);
+    pthread_cond_destroy(&sampler->wake);
+    pthread_mutex_destroy(&sampler->lock);
+    free(sampler);
+}
+
+void pk_pysampler_release(pk_pysampler *sampler)
+{
+    if (atomic_fetch_sub(&sampler->reference_count, 1) == 1) {
+        destroy(sampler);
+    }
+}
+
+/* True where a process was added: its first look is dear. */
+static bool take_orders(pk_pysampler *sampler)
+{
+    bool has_new = false;
+    while (sampler->taken_count < PK_PYSAMPLER_ORDER_LIMIT &&
+           sampler->process_count < PK_PYSAMPLER_PROCESS_LIMIT) {
+        const order *next = atomic_load(&sampler->orders[sampler->taken_count]);
+        if (next == NULL) {
+            break;
+        }
+        sampler->taken_count++;
+        pk_pyprocess *process = &sampler->processes[sampler->process_count];
+        if (pk_pyprocess_init(process, next->pid, next->runtime, &next->layout) == 0) {
+            sampler->process_count++;
+            has_new = true;
+        }
+    }
+    return has_new;
+}
+
+static void drop_process(pk_pysampler *sampler, size_t index)
+{
+    pk_pyprocess_deinit(&sampler->processes[index], &sampler->shared);
+    sampler->process_count--;
+    if (index != sampler->process_count) {
+        sampler->processes[index] = sampler->processes[sampler->process_count];
+    }
+}
+
+static void publish(pk_pysampler *sampler, int64_t now_ns)
+{
+    const pk_pace *pace = &sampler->pace;
+    int64_t thread_count = 0;
+    for (size_t i = 0; i < sampler->process_count; i++) {
+        thread_count += (int64_t)sampler->processes[i].thread_count;
+    }
+    pthread_mutex_lock(&sampler->lock);
+    sampler->status = (pk_pysampler_status){
+        .started_ns = pace->started_ns,
+        .last_tick_ns = now_ns,
+        .tick_count = pace->tick_count,
+        .missed_count = pk_pace_missed_count(pace, now_ns),
+        .spent_ns = pace->spent_ns,
+        .process_count = (int64_t)sampler->process_count,
+        .thread_count = thread_count,
+        .counts = sampler->shared.counts,
+    };
+    pthread_mutex_unlock(&sampler->lock);
+}
+
+static void tick(pk_pysampler *sampler)
+{
+    sampler->pace.budget_ratio =
+        atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    bool has_new = take_orders(sampler);
+    for (size_t i = sampler->process_count; i > 0; i--) {
+        pk_pyprocess_look(&sampler->processes[i - 1], &sampler->shared);
+        if (sampler->processes[i - 1].is_gone) {
+            drop_process(sampler, i - 1);
+        }
+    }
+    int64_t used_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    int64_t ended_ns = clock_ns(CLOCK_MONOTONIC);
+    pk_pace_account(&sampler->pace, ended_ns, used_cpu_ns - sampler->used_cpu_ns, !has_new);
+    sampler->used_cpu_ns = used_cpu_ns;
+    publish(sampler, ended_ns);
+}
+
+/* Sleeps until an instant; true as soon as the owner wants the thread to end. */
+static bool sleep_until(pk_pysampler *sampler, int64_t instant_ns)
+{
+    struct timespec instant = to_timespec(instant_ns);
+    pthread_mutex_lock(&sampler->lock);
+    int outcome = 0;
+    while (!sampler->stop_requested && outcome != ETIMEDOUT) {
+        outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
+    }
+    bool stop_requested = sampler->stop_requested;
+    pthread_mutex_unlock(&sampler->lock);
+    return stop_requested;
+}
+
+static void *run(void *argument)
+{
+    pk_pysampler *sampler = argument;
+    int64_t planned_ns = clock_ns(CLOCK_MONOTONIC);
+    double budget_ratio = atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    pk_pace_init(&sampler->pace, sampler->interval_ns, budget_ratio, planned_ns);
+    do {
+        tick(sampler);
+        planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));
+    } while (!sleep_until(sampler, planned_ns));
+    tick(sampler);
+    while (sampler->process_count > 0) {
+        drop_process(sampler, sampler->process_count - 1);
+    }
+    pthread_mutex_lock(&sampler->lock);
+    sampler->has_ended = true;
+    pthread_cond_broadcast(&sampler->wake);
+    pthread_mutex_unlock(&sampler->lock);
+    pk_pysampler_release(sampler);
+    return NULL;
+}
+
+static int start_thread(pk_pysampler *sampler)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the owner's threads */
+    int error = pthread_create(&sampler->thread, &attributes, run, sampler);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error == 0) {
+        pthread_setname_np(sampler->thread, "perfkit-stacks");
+    }
+    return error;
+}
+
+int pk_pysampler_start(const pk_pysampler_options *options, pk_pysampler **ret)
+{
+    pk_pysampler *sampler = calloc(1, sizeof *sampler);
+    if (sampler == NULL) {
+        return ENOMEM;
+    }
+    sampler->interval_ns = options->interval_ns;
+    atomic_init(&sampler->budget_ratio, options->budget_ratio);
+    atomic_init(&sampler->reference_count, 2);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&sampler->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&sampler->lock, NULL);
+    int error = pk_pyshared_init(&sampler->shared, options->row_limit);
+    if (error == 0) {
+        int folder = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        sampler->shared.proc_folder = folder;
+        error = folder < 0 ? errno : start_thread(sampler);
+    }
+    if (error != 0) {
+        destroy(sampler);
+        return error;
+    }
+    *ret = sampler;
+    return 0;
+}
+
+int pk_pysampler_add(pk_pysampler *sampler, int32_t pid, uint64_t runtime,
+                     const pk_pylayout *layout)
+{
+    if (sampler->order_count >= PK_PYSAMPLER_ORDER_LIMIT) {
+        return ENOSPC;
+    }
+    order *next = malloc(sizeof *next);
+    if (next == NULL) {
+        return ENOMEM;
+    }
+    *next = (order){pid, runtime, *layout};
+    atomic_store(&sampler->orders[sampler->order_count++], next);
+    return 0;
+}
+
+void pk_pysampler_set_budget(pk_pysampler *sampler, double budget_ratio)
+{
+    atomic_store_explicit(&sampler->budget_ratio, budget_ratio, memory_order_relaxed);
+}
+
+int pk_pysampler_stop(pk_pysampler *sampler, int64_t timeout_ns)
+{
+    if (!sampler->is_stopped) {
+        struct timespec instant = to_timespec(clock_ns(CLOCK_MONOTONIC) + timeout_ns);
+        pthread_mutex_lock(&sampler->lock);
+        sampler->stop_requested = true;
+        pthread_cond_broadcast(&sampler->wake);
+        int outcome = 0;
+        while (!sampler->has_ended && outcome != ETIMEDOUT) {
+            outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
+        }
+        bool has_ended = sampler->has_ended;
+        pthread_mutex_unlock(&sampler->lock);
+        sampler->is_stopped = true;
+        sampler->is_abandoned = !has_ended;
+        if (has_ended) {
+            pthread_join(sampler->thread, NULL);
+        } else {
+            pthread_detach(sampler->thread);
+        }
+    }
+    return sampler->is_abandoned ? ETIMEDOUT : 0;
+}
+
+void pk_pysampler_get_status(pk_pysampler *sampler, pk_pysampler_status *ret)
+{
+    pthread_mutex_lock(&sampler->lock);
+    *ret = sampler->status;
+    pthread_mutex_unlock(&sampler->lock);
+    ret->is_abandoned = sampler->is_abandoned;
+}
+
+pk_pyshared *pk_pysampler_shared(pk_pysampler *sampler)
+{
+    return &sampler->shared;
+}
