@@ -194,7 +194,7 @@ def test_shell_completion_knows_the_commands(perfkit: Run) -> None:
 
 def test_shell_completion_can_be_shown(perfkit: Run) -> None:
     """The script for a shell's start-up file is printed on request."""
-    assert "_perfkit_completion" in perfkit("--show-completion", "bash").stdout
+    assert "_perfkit_completion" in perfkit("completion", "bash").stdout
 
 
 # Errors

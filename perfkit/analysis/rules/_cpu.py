@@ -179,7 +179,9 @@ def _foreign(case: Case) -> Claim | None:
 def _sibling(case: Case) -> Claim | None:
     quota = _stopping_quota(case)
     taker = taker_of_quota(case, quota) if quota is not None else None
-    holders = tuple(dict.fromkeys([*_of(case, "sibling"), *([taker] if taker else [])]))
+    siblings = _of(case, "sibling")
+    is_new = taker is not None and taker not in siblings
+    holders = (*siblings, taker) if taker is not None and is_new else siblings
     share = _share(case, holders, *([quota.path] if quota and taker else []))
     if not holders or not _stands(case, share):
         return None
