@@ -130,7 +130,8 @@ def peer_of(waits_ms: list[float]) -> Peer:
     """A peer that is asked 20 times a second, with these waits, second by second."""
     pending = np.repeat([20 * wait / 1e3 for wait in waits_ms], 20)
     answers = np.ones(len(pending))
-    return Peer("p", pending, len(answers), 1, 1, 1, 0, 0, 0, 1, answers)
+    polls = round(pending.sum())
+    return Peer("p", pending, len(answers), polls, 1, 1, 0, 0, 0, 1, answers)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,7 @@ def peer_of(waits_ms: list[float]) -> Peer:
         ([2, 20, 2, 20, 2, 20, 2, 20], None),
         ([0.01, 0.01, 0.01, 0.1, 0.1, 0.1], None),
         ([2, 2, 20, 20], None),
+        ([4, 6, 4, 5, 3, 5, 4, 6, 0, 0.5], None),
     ],
 )
 def test_peers_past_is_its_fast_part(waits_ms: list[float], expected_ms: float | None) -> None:

@@ -8,7 +8,8 @@ state is composition, not a fault, unless one of several alike stands out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import sqrt
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,9 @@ SHARE_LOW_GATE = 0.08
 LIKE_CALLS_RATIO = 4.0
 STANDS_OUT_RATIO = 2.0
 WAIT_FLOOR_NS = 500_000.0
+# So many standard errors two waits must lie apart: a wait is known from the polls that met it, and
+# among a few peers and ways to cut the window one or two errors are always met by chance.
+APART_ERRORS_MIN = 4.0
 # Own past: spans of a second, so many of them at least, and how many must be fast, and be slow.
 SPAN_SLOTS = 20
 SPANS_MIN = 5
@@ -41,6 +45,7 @@ class PeerComparison:
     wait_ns: float
     reference_ns: float
     like_count: int
+    is_apart: bool
     against: Literal["like", "past", "run", "none"] = "like"
 
     @property
@@ -58,7 +63,7 @@ class PeerComparison:
         """Whether it is slow by a factor that noise does not reach; `past` has seen to that."""
         if self.against == "past":
             return True
-        return self.against != "none" and self.ratio >= STANDS_OUT_RATIO
+        return self.is_apart and self.against != "none" and self.ratio >= STANDS_OUT_RATIO
 
 
 def passes_gate(share: Share) -> bool:
@@ -83,7 +88,7 @@ def hold_against(
     for one in compared:
         known = usual_ns.get(one.peer.name)
         if known is not None and not one.stands_out:
-            since = PeerComparison(one.peer, one.wait_ns, known, one.like_count, "run")
+            since = PeerComparison(one.peer, one.wait_ns, known, one.like_count, True, "run")
             held.append(since if since.stands_out else one)
         else:
             held.append(one)
@@ -91,18 +96,19 @@ def hold_against(
 
 
 def _compare(peer: Peer, peers: tuple[Peer, ...], axis: Axis) -> PeerComparison:
-    waits = [
-        other.wait_per_answer_ns(axis)
-        for other in peers
-        if other is not peer and _alike(peer, other)
-    ]
+    like = [other for other in peers if other is not peer and _alike(peer, other)]
+    waits = [other.wait_per_answer_ns(axis) for other in like]
     wait = peer.wait_per_answer_ns(axis)
     reference = float(np.median(waits)) if waits else 0.0
-    alike = PeerComparison(peer, wait, reference, len(waits), "like" if waits else "none")
+    others = _Seen(
+        sum(other.poll_count for other in like), sum(other.answer_count for other in like)
+    )
+    is_apart = _errors_apart(_seen(peer), others) >= APART_ERRORS_MIN
+    alike = PeerComparison(peer, wait, reference, len(waits), is_apart, "like" if waits else "none")
     past_ns = fast_wait_ns(peer, axis)
     if alike.stands_out or past_ns is None:
         return alike
-    return PeerComparison(peer, wait, past_ns, len(waits), "past")
+    return PeerComparison(peer, wait, past_ns, len(waits), True, "past")
 
 
 def fast_wait_ns(peer: Peer, axis: Axis) -> float | None:
@@ -117,12 +123,40 @@ def fast_wait_ns(peer: Peer, axis: Axis) -> float | None:
     if known.sum() < SPANS_MIN:
         return None
     waits = waited[known] / answered[known]
+    polls = peer.poll_count * waited[known] / max(float(waited.sum()), 1.0)
     cuts = range(SPANS_EACH_MIN, len(waits) - SPANS_EACH_MIN + 1)
     best = max(cuts, key=lambda cut: abs(waits[:cut].mean() - waits[cut:].mean()))
     fast, slow = sorted((waits[:best], waits[best:]), key=lambda part: float(part.mean()))
     is_apart = float(fast.max()) < float(slow.min())
     is_slower = float(slow.mean()) >= STANDS_OUT_RATIO * max(float(fast.mean()), WAIT_FLOOR_NS)
-    return float(fast.mean()) if is_apart and is_slower else None
+    parts = [
+        _Seen(float(polls[part].sum()), float(answered[known][part].sum()))
+        for part in (slice(best), slice(best, None))
+    ]
+    is_sure = abs(_errors_apart(*parts)) >= APART_ERRORS_MIN
+    return float(fast.mean()) if is_apart and is_slower and is_sure else None
+
+
+class _Seen(NamedTuple):
+    """In how many polls an answer was waited for, and how many answers came."""
+
+    polls: float
+    answers: float
+
+
+def _seen(peer: Peer) -> _Seen:
+    return _Seen(float(peer.poll_count), peer.answer_count)
+
+
+def _errors_apart(one: _Seen, other: _Seen) -> float:
+    """By how many standard errors one waits longer per answer than another.
+
+    Polls that meet a wait are counts: the square root of one has an error of a half, whatever its
+    size (Anscombe 1948).
+    """
+    counts = (max(one.answers, 1.0), max(other.answers, 1.0))
+    roots = (sqrt(one.polls / counts[0]), sqrt(other.polls / counts[1]))
+    return 2 * (roots[0] - roots[1]) / sqrt(1 / counts[0] + 1 / counts[1])
 
 
 def _by_span(values: Reals) -> Reals:
