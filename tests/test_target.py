@@ -61,7 +61,9 @@ server = socket.create_server(("127.0.0.1", 0))
 print(server.getsockname()[1], flush=True)
 kept = []
 def accept():
-    while True: kept.append(server.accept()[0])
+    while True:
+        kept.append(server.accept()[0])
+        kept[-1].sendall(b"accepted")
 threading.Thread(target=accept, daemon=True).start()
 if len(sys.argv) > 1:
     while True: sum(range(10000))
@@ -71,6 +73,8 @@ sys.stdin.readline()
 CLIENT = """
 import socket, sys
 kept = [socket.create_connection(("127.0.0.1", int(port))) for port in sys.argv[1:]]
+for connection in kept:
+    connection.recv(1)  # The kernel connects before the server accepts: wait for its word.
 print("connected", flush=True)
 while True: sum(range(10000))
 """
