@@ -1,5 +1,6 @@
 """Who may import whom: native < floor < collectors < agent < fetch < cli, and
-floor < analysis < report < export < cli. The Capture is all that lies between the two sides."""
+floor < analysis < report < export < cli, and floor < symbols < report. The Capture is all that lies
+between the two sides."""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ ALLOWED = {
     "agent": ("floor", "_native", "collectors"),
     "fetch": ("floor", "agent"),
     "analysis": ("floor",),
-    "report": ("floor", "analysis"),
-    "export": ("floor", "analysis", "report"),
+    "symbols": ("floor",),
+    "report": ("floor", "analysis", "symbols"),
+    "export": ("floor", "analysis", "report", "symbols"),
     "store": ("floor", "analysis"),
     "fleet": ("floor", "analysis"),
-    "cli": ("floor", "agent", "fetch", "analysis", "report", "export", "store", "fleet"),
+    "cli": ("floor", "agent", "fetch", "analysis", "symbols", "report", "export", "store", "fleet"),
     "__main__": ("cli",),
     "demo": ("floor", "cli"),
 }
