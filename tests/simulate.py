@@ -60,7 +60,7 @@ def simulate_rows(
     script = _Script(steps)
     rows: list[dict[str, int]] = []
     time_ns, before, still = 0, script.counters(0), 0
-    rows.append(_row(tid, start_ns, (0, 0), (0, 0), script.seen(0)))
+    rows.append(_row(tid, start_ns, (0, 0), (0, 0, 1), script.seen(0)))
     while True:
         step_ns = tick_ns * (BACK_OFF_TICKS if still >= STILL_TICKS else 1)
         now_ns = time_ns + int(step_ns * chance.uniform(0.8, 1.2))
@@ -73,7 +73,7 @@ def simulate_rows(
             still += 1
         else:
             still = 0
-            grown = (counters[0] - before[0], counters[1] - before[1])
+            grown = (counters[0] - before[0], counters[1] - before[1], counters[2] - before[2])
             rows.append(_row(tid, start_ns, (time_ns, now_ns), grown, script.seen(now_ns)))
         time_ns, before = now_ns, counters
 
@@ -108,7 +108,7 @@ class _Script:
 
 
 def _row(
-    tid: int, start_ns: int, moves: tuple[int, int], grown: tuple[int, int], seen: Step
+    tid: int, start_ns: int, moves: tuple[int, int], grown: tuple[int, int, int], seen: Step
 ) -> dict[str, int]:
     return {
         "pid": 100,
@@ -119,7 +119,7 @@ def _row(
         "tick_count": 1,
         "run_ns": grown[0],
         "wait_ns": grown[1],
-        "slice_count": 1,
+        "slice_count": max(1, grown[2]),
         "syscall": seen.syscall,
         "arg0": seen.arg0,
         "arg1": 0,

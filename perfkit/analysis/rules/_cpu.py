@@ -19,6 +19,7 @@ from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.contention import CpuHolder, Relation, allowed_cpus
 from perfkit.analysis.correlate import is_slight
 from perfkit.analysis.intervals import Share
+from perfkit.analysis.long_waits import long_wait_ns, long_wait_ratio
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.analysis.throttling import Quota
@@ -38,6 +39,10 @@ IN_FLIGHT_RATIO = 1.25
 # Where the service itself used less than this of what its cgroup used, somebody else did.
 OWN_USE_RATIO_MIN = 0.5
 QUOTA_RATIO_MIN = 0.05
+# Where strangers make so many requests wait long, p99 is theirs, though the mean hardly moves
+# (decision 87).
+LONG_WAITS_MIN = 0.01
+TAIL_SHARE_LOW = 0.05
 SOURCE = "schedstat run_delay; CPU clocks of all processes"
 _SPINNING = [int(state) for state in (State.ON_CPU, State.RUNNABLE, State.THROTTLED)]
 
@@ -120,6 +125,11 @@ def _stands(case: Case, share: Share) -> bool:
     return passes_gate(share) and not is_slight(case, share)
 
 
+def _lengthens_tail(case: Case, share: Share, holders: tuple[CpuHolder, ...]) -> bool:
+    """Whether strangers hold up few requests, but those for long."""
+    return share.low > TAIL_SHARE_LOW and long_wait_ratio(case, holders) >= LONG_WAITS_MIN
+
+
 def _affinity(case: Case, share: Share) -> Claim | None:
     allowed = allowed_cpus(case.aligned)
     idle = {cpu: _idle_ratio(case, cpu) for cpu in _online(case)}
@@ -142,17 +152,17 @@ def _affinity(case: Case, share: Share) -> Claim | None:
 def _foreign(case: Case) -> Claim | None:
     holders = _of(case, "foreign")
     share = _share(case, holders)
-    if not holders or not _stands(case, share):
+    if not holders or not (_stands(case, share) or _lengthens_tail(case, share, holders)):
         return None
     first, total_s = holders[0], sum(holder.seconds for holder in holders)
-    evidence = (_waiting(share), _used(case, first))
+    evidence = (_waiting(share), _used(case, first), _long_waits(case, holders))
     culprit = Culprit("cgroup" if first.kind == "cgroup" else "process", first.name)
     if len(holders) >= OWNERS_MIN and first.seconds < 0.5 * total_s:
         several = Evidence(
             "CPUs used by others", total_s / _window_s(case), None, "CPUs", f"{len(holders)} owners"
         )
         title = f"{len(holders)} others keep the CPUs busy, none of them most"
-        found = (_waiting(share), several)
+        found = (_waiting(share), several, _long_waits(case, holders))
         return Claim("host_cpu_saturated", share, title, Culprit("none"), found)
     nice, policy = _own_priority(case)
     is_above = first.policy in REAL_TIME and policy not in REAL_TIME
@@ -313,6 +323,11 @@ def _words(cpus: list[int]) -> str:
 
 def _waiting(share: Share) -> Evidence:
     return Evidence("share of time waiting for a CPU", share.value, 0.0, "ratio", SOURCE)
+
+
+def _long_waits(case: Case, holders: tuple[CpuHolder, ...]) -> Evidence:
+    name = f"waits for a CPU of {long_wait_ns(case) / 1e6:.0f} ms and more, of the answers"
+    return Evidence(name, long_wait_ratio(case, holders), 0.0, "ratio", SOURCE)
 
 
 def _used(case: Case, holder: CpuHolder) -> Evidence:

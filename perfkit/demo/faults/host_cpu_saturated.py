@@ -9,7 +9,7 @@ from perfkit.demo.injection import Healthy, Injection
 from perfkit.demo.world import World
 
 NEEDS_ROOT = True
-OWNER_COUNT = 4
+OWNER_COUNT = 8
 
 
 def start(world: World, healthy: Healthy) -> Injection:

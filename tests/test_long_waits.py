@@ -1,0 +1,86 @@
+"""Few requests that wait long for a CPU: a p99 made by strangers, while the mean hardly moves."""
+
+from __future__ import annotations
+
+import pytest
+from simulate import MS, RUNNING, WAIT_FOR_CPU, Step
+from test_requests import Load
+from test_saturation import EPOLL, START_NS, World, world
+
+from perfkit.analysis import analyse
+from perfkit.analysis.case import Case, build_case
+from perfkit.analysis.compare import SHARE_GATE
+from perfkit.analysis.long_waits import long_wait_ns, long_wait_ratio
+from perfkit.analysis.states import State
+
+SECONDS = 8
+# Eight requests in 400 ms, two fifths of one in flight.
+LOAD = Load(service_ms=20, think_ms=80, connections=2)
+JOB = {
+    "pid": 7,
+    "run_ns": 950_000_000,
+    "interval_ns": 1_000_000_000,
+    "name": "job",
+    "cgroup": "/job",
+    "nice": 0,
+    "policy": 0,
+    "cpus_allowed": "0-1",
+    "role": "other",
+    "parent_pid": 1,
+    "relation": "",
+    "weight": -1,
+    "target_weight": -1,
+}
+
+
+def turns(wait_ms: int, count: int) -> list[Step]:
+    """400 ms of a serving thread that computes 130 ms and waits `count` times for a CPU."""
+    turn = [Step(WAIT_FOR_CPU, wait_ms * MS), Step(RUNNING, 130 * MS // count)]
+    return [*turn * count, Step(EPOLL, (270 - wait_ms * count) * MS)]
+
+
+def beside_a_job(script: list[Step]) -> World:
+    """A service with this thread, and a job on one of its two CPUs."""
+    made = world(LOAD, script)
+    times = [START_NS + second * 1_000_000_000 for second in range(1, SECONDS + 1)]
+    made.add("owners", [{"t_ns": t_ns} | JOB for t_ns in times])
+    return made
+
+
+def case_of(script: list[Step]) -> Case:
+    """That service, accounted for."""
+    return build_case(beside_a_job(script).capture())
+
+
+@pytest.mark.parametrize(
+    ("wait_ms", "count", "expected"),
+    [(24, 1, ["cpu_contention_neighbour"]), (12, 2, ["cpu_contention_neighbour"]), (3, 8, [])],
+)
+def test_strangers_are_named_for_long_waits_only(
+    wait_ms: int, count: int, expected: list[str]
+) -> None:
+    """The same share of the time, below what a cause needs, is one where the waits are long."""
+    script = turns(wait_ms, count)
+
+    report = analyse(beside_a_job(script).capture())
+
+    assert [cause.id for cause in report.causes] == expected
+    assert 0.05 < case_of(script).share(State.RUNNABLE).value < SHARE_GATE
+
+
+def test_long_waits_are_counted_per_answer() -> None:
+    """One wait of 24 ms in 400 ms meets one of the eight requests of that time."""
+    case = case_of(turns(24, 1))
+
+    assert long_wait_ns(case) == pytest.approx(10e6, rel=0.2)
+    assert long_wait_ratio(case, case.holders) == pytest.approx(1 / 8, rel=0.25)
+
+
+def test_waits_that_others_hold_are_not_counted() -> None:
+    """Of long waits for which nobody of these ran none is charged to them."""
+    case = case_of(turns(24, 1))
+
+    own = tuple(one for one in case.holders if one.relation == "own")
+
+    assert long_wait_ratio(case, own) == 0.0
+    assert long_wait_ratio(case, ()) == 0.0
