@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+from measuring import alone
 
 from perfkit.host import Host
 
@@ -30,6 +32,15 @@ def pytest_configure() -> None:
     """Lets Ctrl-C through to the programs under test, also where a shell has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keeps other measurements waiting where live matrices are about to run."""
+    is_run = not session.config.option.collectonly
+    if is_run and any(item.get_closest_marker("slow") for item in session.items):
+        measuring = ExitStack()
+        session.config.add_cleanup(measuring.close)
+        measuring.enter_context(alone())
 
 
 def _left_over(threads: set[threading.Thread], children: set[int]) -> list[str]:

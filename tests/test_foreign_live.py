@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from foreign.lab import missing
-from foreign.matrix import Run, alone, execute, list_runs, what_lacks
+from foreign.matrix import Run, execute, list_runs, what_lacks
+from measuring import alone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from foreign.lab import SERVERS, missing
-from foreign.matrix import SEED_COUNT, Run, alone, execute, list_runs, what_lacks
+from foreign.matrix import SEED_COUNT, Run, execute, list_runs, what_lacks
 from foreign.run import print_table
+from measuring import alone
 
 
 def read_done(results: Path) -> set[Run]:

@@ -24,6 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from measuring import alone
+
 from perfkit.demo.look import find_perfkit
 from perfkit.demo.options import LoadOptions, ServiceOptions, WorldOptions
 from perfkit.demo.run import say, stopping_by_signal, wait_healthy
@@ -163,7 +167,7 @@ def main() -> int:
         LoadOptions(rate_hertz=values.rate_hertz, seed=values.seed),
         values.seed,
     )
-    with stopping_by_signal(), ExitStack() as stack:
+    with stopping_by_signal(), alone(), ExitStack() as stack:
         world = start_world(options, stack)
         wait_healthy(world)
         say(f"{round_count} rounds, some {round_count * 10 / 60:.0f} minutes")

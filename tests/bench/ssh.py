@@ -23,6 +23,7 @@ from msgspec import Struct
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import crowd
+from measuring import alone
 from sshd import AGENT, Hosts, find_port, serving, to_environment, to_options
 
 HOST = "measured"
@@ -150,7 +151,9 @@ def main() -> int:
     print("|---" * len(COLUMNS) + "|", flush=True)
     for name in values.only or CASES:
         case = CASES[name]
-        with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as folder, ExitStack() as stack:
+        with ExitStack() as stack:
+            stack.enter_context(alone())
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="perfkit-bench-"))
             hosts = reach(case, Path(folder), stack)
             pid = stack.enter_context(crowd.serving(case.threads, case.sockets))
             time.sleep(SETTLE_S)

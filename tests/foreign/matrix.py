@@ -1,14 +1,9 @@
-"""All the runs, each as a program of its own, and one at a time on the whole machine."""
+"""All the runs, each as a program of its own."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,7 +14,6 @@ from foreign.lookalikes import LOOKALIKES
 from perfkit.demo import cgroups
 
 TESTS = Path(__file__).parents[1]
-LOCK = Path(tempfile.gettempdir()) / "perfkit-bench.lock"
 TIMEOUT_S = 120
 SEED_COUNT = 5
 FROM_OUTSIDE = ("quota", "neighbour", "affinity")
@@ -62,17 +56,6 @@ def what_lacks(run: Run) -> str:
     if run.fault in IN_GROUPS and not cgroups.can_limit():
         return "needs root and a cgroup with a cpu controller"
     return ""
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Waits until no other measurement runs on this machine, and keeps others waiting."""
-    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def execute(run: Run, *more: str) -> subprocess.CompletedProcess[str]:
