@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
+from test_requests import Load
+from test_saturation import EPOLL, world
 
 from perfkit.analysis import analyse
+from perfkit.analysis.align import SLOTS_PER_BLOCK
+from perfkit.analysis.case import build_case
+from perfkit.analysis.correlate import give_verdict
 from perfkit.findings import Report
 from perfkit.report.words import next_commands
 
@@ -63,3 +71,22 @@ def test_target_that_ended_is_told_and_not_asked_again() -> None:
 
     assert "ended 5.0 s into the window" in report.verdict.text
     assert [one for one in next_commands(report) if "--pid" in one] == []
+
+
+@pytest.mark.parametrize(
+    ("unread", "every", "state"),
+    [(2.0, 1, "unexplained"), (0.5, 1, "healthy"), (40, 20, "healthy")],
+)
+def test_requests_that_nobody_reads_are_never_called_healthy(
+    unread: float, every: int, state: str
+) -> None:
+    """Two connections with unread requests all the time are a symptom; moments of it are not."""
+    load = Load(service_ms=20, think_ms=80, connections=4)
+    case = build_case(world(load, [Step(RUNNING, 2 * MS), Step(EPOLL, 8 * MS)]).capture())
+    slots = np.zeros(case.aligned.axis.slot_count)
+    slots[:: every * SLOTS_PER_BLOCK] = unread * SLOTS_PER_BLOCK
+
+    requests = dataclasses.replace(case.requests, unread=slots)
+    verdict = give_verdict(dataclasses.replace(case, requests=requests), [])
+
+    assert verdict.state == state, verdict

@@ -13,8 +13,8 @@ import numpy as np
 
 from perfkit.analysis.align import SLOT_NS, SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import Frame, Integers, Reals
-from perfkit.analysis.endpoints import read_endpoints
+from perfkit.analysis.columns import Frame, Integers, Masks, Reals
+from perfkit.analysis.endpoints import Endpoints, read_endpoints
 from perfkit.analysis.stacks import BLOCKED, FRAMES, GIL, WALL, Function, Stacks, read_stacks
 from perfkit.analysis.states import (
     EPOLL,
@@ -34,6 +34,8 @@ RUN_RATIO_MIN = 0.8
 # Of a burst, so much must be run time: the rest may be waits for a CPU.
 COMPUTING_MIN = 0.5
 LOOP_SHARE_MIN = 0.01
+# A program's only loop does so much of its computing; the rest is its garbage collector's threads.
+ONLY_LOOP_MIN = 0.75
 STALL_LIMIT = 20_000
 NAMED_SHARE_MIN = 0.5
 # A stack that began before a stall may still be the stall's, if the next look came late.
@@ -79,22 +81,31 @@ class Loop:
 
 
 def find_loops(case: Case) -> list[Loop]:
-    """The event loops of the service's interpreters, the one that stood still longest first."""
+    """The event loops of the service, the one that stood still longest first.
+
+    Of an interpreter every thread that comes back to epoll again and again; of another program its
+    main thread, where that does all the work. Only an interpreter's computing is told to be a
+    stall: of another one its stacks would have to say that it is one piece.
+    """
     interpreters = runtime_ranges(case.aligned)
     frame = case.aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
-    labels = name_rows(case.aligned, frame, read_endpoints(case.aligned))
+    endpoints = read_endpoints(case.aligned)
+    labels = name_rows(case.aligned, frame, endpoints)
     pid, tid = frame.integers("pid"), frame.integers("tid")
     loops = []
     for thread in sorted(case.serving):
-        rows = np.flatnonzero((pid == thread[0]) & (tid == thread[1]))
-        if thread[0] in interpreters and _is_loop(frame, rows):
-            mine = frame.take(rows)
-            stalls = [
-                *_blocked(mine, [labels[row] for row in rows.tolist()]),
-                *_bursts(case, mine),
-            ]
-            stalls = sorted(stalls, key=lambda one: one.begin_ns)[:STALL_LIMIT]
-            loops.append(Loop(*thread, tuple(stalls), _held_up(case, stalls)))
+        mine = (pid == thread[0]) & (tid == thread[1])
+        rows = np.flatnonzero(mine)
+        is_interpreter = thread[0] in interpreters
+        if is_interpreter and not _is_loop(frame, rows):
+            continue
+        if not is_interpreter and not _is_only_loop(endpoints, frame, mine, thread):
+            continue
+        taken = frame.take(rows)
+        stalls = _blocked(taken, [labels[row] for row in rows.tolist()])
+        stalls += _bursts(case, taken) if is_interpreter else []
+        stalls = sorted(stalls, key=lambda one: one.begin_ns)[:STALL_LIMIT]
+        loops.append(Loop(*thread, tuple(stalls), _held_up(case, stalls)))
     return sorted(loops, key=lambda loop: (-loop.stalled_ns, loop.pid, loop.tid))
 
 
@@ -102,6 +113,26 @@ def _is_loop(frame: Frame, rows: Integers) -> bool:
     """Whether a thread waits in epoll as a loop does, and comes back from it again and again."""
     waits = np.isin(frame.integers("syscall")[rows], list(EPOLL))
     return bool(waits.sum() >= max(2, LOOP_SHARE_MIN * len(rows)))
+
+
+def _is_only_loop(
+    endpoints: Endpoints, frame: Frame, mine: Masks, thread: tuple[int, int]
+) -> bool:
+    """Whether a main thread does nearly all work of a process that watches connections by epoll.
+
+    One that never comes back to epoll within the window is one too. Where several threads take
+    turns (a runtime that schedules its own), a wait of one of them holds up nobody.
+    """
+    pid, tid = thread
+    watches = any(
+        holder == pid and any(endpoints.serves(inode) for inode in inodes)
+        for (holder, _), inodes in endpoints.members_of.items()
+    )
+    if tid != pid or not watches:
+        return False
+    run_ns = np.maximum(frame.integers("run_ns"), 0)
+    whole_ns = float(run_ns[frame.integers("pid") == pid].sum())
+    return float(run_ns[mine].sum()) >= ONLY_LOOP_MIN * max(whole_ns, 1.0)
 
 
 def _blocked(frame: Frame, labels: list[Label]) -> list[Stall]:
@@ -189,6 +220,8 @@ def _held_up(case: Case, stalls: list[Stall]) -> Reals:
 
 def name_call(label: Label) -> str:
     """In what the loop stood still, in words."""
+    if label.state in (State.FUTEX, State.LOCK_WAIT):
+        return "waiting for a lock or another thread"
     words = "computing" if label.state is State.ON_CPU else STATE_WORDS.get(label.state, "waiting")
     return f"{words} {label.culprit}".rstrip()
 

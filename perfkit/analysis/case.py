@@ -19,9 +19,10 @@ from perfkit.analysis.contention import CpuHolder, charge_cpu
 from perfkit.analysis.endpoints import read_endpoints
 from perfkit.analysis.futexes import resolve_futexes
 from perfkit.analysis.intervals import Share, share_of_blocks
-from perfkit.analysis.ledger import Ledger, idle_ratio, serving_threads, thread_ledger
+from perfkit.analysis.ledger import Ledger, idle_ratio, thread_ledger
 from perfkit.analysis.request_ledger import request_ledger
 from perfkit.analysis.requests import Requests, read_requests
+from perfkit.analysis.serving import serving_threads
 from perfkit.analysis.states import State, thread_names
 from perfkit.analysis.throttling import Throttling, read_throttling
 from perfkit.analysis.timeline import Timeline, build_timeline
@@ -110,7 +111,8 @@ def build_case(capture: Capture, *, said_slow: bool = False) -> Case:
     names = thread_names(aligned)
     raw = build_timeline(aligned, endpoints, throttling)
     resolved = resolve_futexes(charge_gil(raw, names), requests)
-    serving = serving_threads(resolved, has_requests=requests.counted)
+    answer_count = requests.answer_count if requests.counted else None
+    serving = serving_threads(resolved, aligned, answer_count)
     resolved, holders = charge_cpu(resolved, aligned, serving, names)
     threads = thread_ledger(resolved, serving)
     charged = thread_ledger(charge_handoffs(resolved), serving)

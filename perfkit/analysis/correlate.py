@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import numpy as np
 from msgspec import structs
 
+from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
+from perfkit.analysis.columns import sum_by
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
 from perfkit.findings import Finding, Rejection, Skip, Verdict
@@ -24,6 +27,9 @@ UNEXPLAINED_LOW = 0.25
 # much for each answer. Wake-ups on a virtual machine cost a quiet service tenths of a millisecond.
 LOST_MIN = 0.05
 LOST_PER_ANSWER_NS = 5e6
+# Requests in so many connections that nobody reads, in so much of the window, are a symptom.
+UNREAD_MIN = 1.0
+UNREAD_BLOCKS_MIN = 0.6
 # Above this share of its time not seen, or stopped, nothing else can be said of a service.
 UNSEEN_SHARE = 0.5
 STOPPED_SHARE = 0.5
@@ -145,7 +151,7 @@ def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
         return Verdict("unexplained", symptom)
     if _is_idle(case):
         return Verdict("idle", f"Idle: no requests, and its threads do nothing.{_ending(case)}")
-    waste = _unexplained_waste(case)
+    waste = _unexplained_waste(case) or _backlog(case)
     if waste:
         return Verdict("unexplained", waste)
     text = _composition(case) if case.said_slow else "Nothing unusual."
@@ -243,6 +249,19 @@ def _unexplained_waste(case: Case) -> str:
     state, share = loud[0]
     spent = f"{to_percent(share.value)} of the time is spent {STATE_WORDS[state]}"
     return f"No cause found: {spent}, reason not proven."
+
+
+def _backlog(case: Case) -> str:
+    """Requests that nobody has read, nearly all of the time: that is never health."""
+    axis, unread = case.aligned.axis, case.requests.unread
+    blocks = sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, unread, axis.block_count)
+    present = float((blocks > 0).mean()) if len(blocks) else 0.0
+    if float(unread.mean()) < UNREAD_MIN or present < UNREAD_BLOCKS_MIN:
+        return ""
+    return (
+        f"No cause found: requests lie unread in {unread.mean():.1f} connections on average, in "
+        f"{to_percent(present)} of the window."
+    )
 
 
 def is_slight(case: Case, share: Share) -> bool:

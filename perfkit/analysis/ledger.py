@@ -16,16 +16,6 @@ from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
 from perfkit.analysis.states import IDLE_STATES, Label, State
 from perfkit.analysis.timeline import Timeline
 
-_WORKER_STATES = (
-    State.IDLE_POOL,
-    State.LOCK_WAIT,
-    State.HANDOFF_WAIT,
-    State.IDLE_CLIENT,
-    State.IDLE_ACCEPT,
-    State.IDLE_SELECTOR,
-    State.SEND_WAIT,
-)
-
 
 @dataclass(frozen=True)
 class Ledger:
@@ -75,17 +65,6 @@ class Ledger:
             if label.state is state and ns > 0:
                 sums[label.culprit] = sums.get(label.culprit, 0.0) + ns
         return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
-
-
-def serving_threads(timeline: Timeline, *, has_requests: bool) -> Masks:
-    """Marks the threads that serve requests: those ever seen waiting for work or for a client.
-
-    A thread that only computes, sleeps or waits for the GIL is a background thread of the service.
-    Without requests (batch, training) all threads serve, and so does a process's only thread.
-    """
-    if not has_requests:
-        return np.ones(len(timeline.threads), dtype=bool)
-    return timeline.threads_seen_in(_WORKER_STATES)
 
 
 def idle_ratio(timeline: Timeline, serving: Masks) -> Reals:

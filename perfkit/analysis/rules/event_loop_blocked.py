@@ -24,7 +24,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     loops = find_loops(case)
     if not loops:
         yield Rejection(
-            RULE.id, "event loops", 0, 1, "", SOURCE, "no thread of an interpreter waits in epoll"
+            RULE.id, "event loops", 0, 1, "", SOURCE, "no thread waits in epoll as a loop does"
         )
         return
     loop = loops[0]
@@ -93,13 +93,13 @@ RULE = Rule(
     parent="",
     cell=("interpreter", "saturation"),
     state=State.BLOCKED,
-    needs=("thread_runs.syscall", "python_runtimes.start_address"),
-    sources=("threads", "python_runtime"),
-    absent="Python interpreters in the service",
+    needs=("thread_runs.syscall",),
+    sources=("threads",),
+    absent="threads in the service",
     excludes=("thread_pool_exhausted", "load_saturation"),
-    summary="A coroutine runs synchronously on the event loop's thread.",
+    summary="A coroutine or handler runs synchronously on the event loop's thread.",
     meaning=(
-        "One thread runs all requests of an event loop, in turns. A coroutine that makes a call\n"
+        "One thread runs all requests of an event loop, in turns. A handler that makes a call\n"
         "that blocks (sleep, a file, a client that is not asynchronous), or that computes for\n"
         "long, keeps all others from going on, although nothing is wrong with them."
     ),
@@ -109,11 +109,12 @@ RULE = Rule(
         "more in one other system call; or it computed for 100 ms and five times as long as a\n"
         "request usually takes, while two or more requests waited and no answer left.\n"
         "Not this: a loop that is merely busy answers one request after the other, which is\n"
-        "load_saturation."
+        "load_saturation. Of a loop in another language than Python (node, redis) only calls\n"
+        "are told; what it computes for long is hot_function, of its thread."
     ),
     fix=(
-        "await an asynchronous client instead, or hand the call to a thread\n"
-        "(asyncio.to_thread, loop.run_in_executor)"
+        "call an asynchronous client instead, or hand the call to a thread\n"
+        "(Python: asyncio.to_thread, loop.run_in_executor)"
     ),
     verify="the event loop no longer stands still",
     find=find,
