@@ -143,9 +143,16 @@ def find_chain(
         parts = to_relative(path, mount.root)
         if parts is None and ".." in split_path(mount.root):
             parts = _search(base, pid)
-        if parts is not None and base.joinpath(*parts).is_dir():
+        if parts is not None and _is_folder(base.joinpath(*parts)):
             return tuple(_ascend(path, base, parts[:DEPTH_LIMIT], version))
     return ()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a path that cannot be: too long, or with a NUL
+        return False
 
 
 def cpu_chains(host: Host, target: Target) -> tuple[CgroupRef, ...]:

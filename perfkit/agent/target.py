@@ -27,6 +27,7 @@ from perfkit.agent.census import (
 from perfkit.agent.tcptable import Listener, TcpTable
 from perfkit.collectors._cgroup import CgroupRef, cpu_chains, is_root, read_cpu_path
 from perfkit.collectors._proc import (
+    PID_DIGIT_LIMIT,
     ProcStat,
     parse_cpu_list,
     read_cpu_ns,
@@ -43,7 +44,6 @@ SERVICE_LIMIT = 1024
 SIBLING_LIMIT = 512
 AFFINITY_READ_LIMIT = 64
 NAME_LIMIT = 256
-PID_DIGITS = 11
 # Programs that start others of another kind: never part of the service that they start.
 _STARTERS_TEXT = (
     "init systemd supervisord runsv runsvdir s6-svscan s6-supervise tini dumb-init docker-init "
@@ -306,7 +306,7 @@ def _find_siblings(
         except Unavailable:
             continue
         for word in listed:
-            pid = int(word) if word.isdecimal() and len(word) < PID_DIGITS else 0
+            pid = int(word) if word.isdecimal() and len(word) <= PID_DIGIT_LIMIT else 0
             if pid and pid not in pids and len(found) < SIBLING_LIMIT:
                 try:
                     found.append(_to_ref(host, read_stat(host, pid), "sibling"))
