@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 
 from perfkit.agent.loop import Problem, attempt
 from perfkit.agent.sink import Sink
+from perfkit.agent.target import resolve
 from perfkit.host import Host, Recent
 from perfkit.model import Collector, Session, Target
 
@@ -73,6 +74,23 @@ def plant(tree_name: str, root: Path) -> Host:
     (root / "dev").mkdir()
     (root / "dev/kmsg").touch()
     return Host(proc, root / "sys")
+
+
+def find_target(tree_name: str) -> Target:
+    """The service of a fixture tree, chosen while all was well."""
+    tree = TREES / tree_name
+    return resolve(Host(tree / "proc", tree / "sys"), MAIN_PID, only_pid=False)
+
+
+def copy_links(host: Host, fresh: Path) -> Host:
+    """A tree of the same files, in which others can be put in their places."""
+    shutil.copytree(host.proc.parent, fresh, symlinks=True, copy_function=link)
+    return Host(fresh / "proc", fresh / "sys")
+
+
+def link(old: str, new: str) -> None:
+    """Gives a file a second name."""
+    Path(new).hardlink_to(old)
 
 
 def run_session(collector: Collector, host: Host, target: Target) -> Outcome:
@@ -201,6 +219,13 @@ def attacked(path: Path, name: str) -> Iterator[None]:
         else:
             path.unlink()
         kept.rename(path)
+
+
+def put(path: Path, name: str) -> None:
+    """Replaces a file by something hostile for good."""
+    kept = path.with_name(path.name + ".kept")
+    path.rename(kept)
+    _put(path, kept, name)
 
 
 def _put(path: Path, kept: Path, name: str) -> None:

@@ -7,7 +7,6 @@ collector, or a new file of an old one, is attacked without being listed here.
 from __future__ import annotations
 
 import queue
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,9 +18,10 @@ from attacks import (
     ATTACKS,
     HEAVY,
     MAIN_PID,
-    TREES,
     Outcome,
     attacked,
+    copy_links,
+    find_target,
     list_opened,
     plant,
     run_measured,
@@ -45,23 +45,6 @@ MEMORY_BYTES = 64 << 20
 Case = tuple[str, str]
 
 
-def find_target(tree_name: str) -> Target:
-    """The service of a fixture tree, chosen while all was well."""
-    tree = TREES / tree_name
-    return resolve(Host(tree / "proc", tree / "sys"), MAIN_PID, only_pid=False)
-
-
-def copy_links(root: Path, fresh: Path) -> Host:
-    """A tree of the same files, in which others can be put in their places."""
-    shutil.copytree(root, fresh, symlinks=True, copy_function=link)
-    return Host(fresh / "proc", fresh / "sys")
-
-
-def link(old: str, new: str) -> None:
-    """Gives a file a second name."""
-    Path(new).hardlink_to(old)
-
-
 def attack_all(
     collector: Collector, host: Host, target: Target, cases: list[Case]
 ) -> dict[Case, Outcome]:
@@ -72,7 +55,7 @@ def attack_all(
     count = TREE_COUNT if time.monotonic() - begin_s > SLEEPY_S else 1
     hosts: queue.SimpleQueue[Host] = queue.SimpleQueue()
     for place in range(count):
-        hosts.put(copy_links(root, root.with_name(f"{root.name}-{place}")))
+        hosts.put(copy_links(host, root.with_name(f"{root.name}-{place}")))
 
     def attack(case: Case) -> Outcome:
         path, name = case
