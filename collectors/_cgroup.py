@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from perfkit.errors import Unavailable
-from perfkit.host import Host, read_text
+from perfkit.host import Host
 from perfkit.model import Target
 
 CGROUP_LIMIT = 64
@@ -142,10 +142,17 @@ def find_chain(
         base = mount_folder(host, mount)
         parts = to_relative(path, mount.root)
         if parts is None and ".." in split_path(mount.root):
-            parts = _search(base, pid)
-        if parts is not None and base.joinpath(*parts).is_dir():
+            parts = _search(host, base, pid)
+        if parts is not None and _is_folder(base.joinpath(*parts)):
             return tuple(_ascend(path, base, parts[:DEPTH_LIMIT], version))
     return ()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a path that cannot be: too long, or with a NUL
+        return False
 
 
 def cpu_chains(host: Host, target: Target) -> tuple[CgroupRef, ...]:
@@ -201,17 +208,21 @@ class Weights:
         if common is None or theirs[0] == mine[0]:
             return -1, -1
         version = other[0][2]
-        return _weight_below(theirs, common, version), _weight_below(mine, common, version)
+        host = self._host
+        return (
+            _weight_below(host, theirs, common, version),
+            _weight_below(host, mine, common, version),
+        )
 
 
-def _weight_below(folders: list[Path], common: Path, version: int) -> int:
+def _weight_below(host: Host, folders: list[Path], common: Path, version: int) -> int:
     """The weight of the group on the way from `common` down to the leaf `folders[0]`."""
     place = folders.index(common)
     if place == 0:
         return WEIGHT_DEFAULT[version]
     name = "cpu.weight" if version == 2 else "cpu.shares"
     try:
-        text = read_text(f"{folders[place - 1]}/{name}", 64).strip()
+        text = host.read_path(f"{folders[place - 1]}/{name}", 64).strip()
     except Unavailable:
         return -1
     return int(text) if text.isdecimal() and len(text) < 19 else -1
@@ -253,10 +264,10 @@ def _ascend(
         yield "/" + name, base.joinpath(*parts[: len(parts) - up]), version
 
 
-def _search(base: Path, pid: int) -> tuple[str, ...] | None:
+def _search(host: Host, base: Path, pid: int) -> tuple[str, ...] | None:
     for parts, _ in walk(base, SEARCH_LIMIT):
         try:
-            listed = read_text(base.joinpath(*parts, "cgroup.procs"))
+            listed = host.read_path(os.fspath(base.joinpath(*parts, "cgroup.procs")))
         except Unavailable:
             continue
         if str(pid) in listed.split():

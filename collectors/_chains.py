@@ -13,7 +13,7 @@ from perfkit.collectors._cgroup import (
     split_path,
 )
 from perfkit.errors import Unavailable
-from perfkit.host import Host, read_text
+from perfkit.host import Host
 from perfkit.model import Target
 
 PROCESS_LIMIT = 256
@@ -43,10 +43,10 @@ def controller_chains(host: Host, target: Target, controller: str) -> tuple[Cgro
     return tuple(found.values())
 
 
-def read_file(ref: CgroupRef, name: str) -> str:
+def read_file(host: Host, ref: CgroupRef, name: str) -> str:
     """One file of a cgroup; "" where it has none or refuses it."""
     try:
-        return read_text(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
+        return host.read_path(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
     except Unavailable:
         return ""
 

@@ -18,6 +18,10 @@ NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 STAT_LIMIT_BYTES = 4096
 STATUS_LIMIT_BYTES = 16384
 DESCRIPTOR_LIMIT = 65_536
+DIGIT_LIMIT = 18  # what always fits the 64 bits of a column
+COUNTER_DIGIT_LIMIT = 20
+PID_DIGIT_LIMIT = 7  # 4,194,304, the largest pid_max there is
+CPU_DIGIT_LIMIT = 6
 
 
 class ProcStat(Struct, frozen=True):
@@ -46,6 +50,23 @@ class ProcStat(Struct, frozen=True):
         return bool(self.flags & KERNEL_THREAD_FLAG)
 
 
+def is_count(word: str) -> bool:
+    """Whether a word is a whole number that a counter of the kernel can hold."""
+    return word.isdecimal() and len(word) <= COUNTER_DIGIT_LIMIT
+
+
+def parse_number(word: str, absent: int = -1) -> int:
+    """Reads a whole number of at most DIGIT_LIMIT digits; `absent` for anything else."""
+    return int(word) if word.isdecimal() and len(word) <= DIGIT_LIMIT else absent
+
+
+def _to_int(word: str) -> int:
+    """Reads a field of stat. Raises: ValueError where it is none that fits a column."""
+    if len(word) > DIGIT_LIMIT + 1:
+        raise ValueError("too many digits")
+    return int(word)
+
+
 def parse_stat(text: str) -> ProcStat:
     """Reads the text of /proc/PID/stat. Raises: `Unavailable` where it is cut or malformed."""
     head, _, tail = text.rpartition(")")
@@ -53,17 +74,17 @@ def parse_stat(text: str) -> ProcStat:
     fields = tail.split()
     try:
         return ProcStat(
-            pid=int(pid),
+            pid=_to_int(pid.strip()),
             name=name,
             state=fields[0],
-            parent_pid=int(fields[1]),
-            flags=int(fields[6]),
-            minor_faults=int(fields[7]),
-            cpu_ticks=int(fields[11]) + int(fields[12]),
-            nice=int(fields[16]),
-            thread_count=int(fields[17]),
-            start_ticks=int(fields[19]),
-            policy=int(fields[38]) if len(fields) > 38 else -1,
+            parent_pid=_to_int(fields[1]),
+            flags=_to_int(fields[6]),
+            minor_faults=_to_int(fields[7]),
+            cpu_ticks=_to_int(fields[11]) + _to_int(fields[12]),
+            nice=_to_int(fields[16]),
+            thread_count=_to_int(fields[17]),
+            start_ticks=_to_int(fields[19]),
+            policy=_to_int(fields[38]) if len(fields) > 38 else -1,
         )
     except (ValueError, IndexError) as error:
         raise Unavailable(f"/proc/{pid.strip()[:16]}/stat cannot be understood") from error
@@ -97,7 +118,7 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     found: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
-        if first.isdecimal() and (last or first).isdecimal():
+        if first.isdecimal() and (last or first).isdecimal() and len(part) <= CPU_DIGIT_LIMIT * 2:
             found.update(range(int(first), min(int(last or first), int(first) + 8191) + 1))
     return frozenset(found)
 
@@ -138,7 +159,8 @@ def list_pids(host: Host) -> list[int]:
 
 
 def _list_pids(host: Host) -> list[int]:
-    return sorted(int(name) for name in host.list_proc() if name.isdecimal())
+    names = (name for name in host.list_proc() if len(name) <= PID_DIGIT_LIMIT)
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def list_descriptors(host: Host, pid: int) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from perfkit.collectors._cgroup import CgroupRef, cpu_chains, find_chain, read_mounts
 from perfkit.errors import Unavailable
-from perfkit.host import Host, read_text
+from perfkit.host import Host
 from perfkit.model import Collector, Column, ColumnType, Row, TableSchema, Target
 
 FILE_LIMIT_BYTES = 4096
@@ -43,19 +43,19 @@ def parse_count(text: str) -> int:
     return min(int(word), LARGEST) if word.isdecimal() and len(word) < 20 else -1
 
 
-def read_limits(ref: CgroupRef) -> tuple[int, int, int]:
+def read_limits(host: Host, ref: CgroupRef) -> tuple[int, int, int]:
     """Quota, period and weight of one cgroup; the root has none."""
     if ref.version == 2:
-        quota_us, period_us = parse_max(_read(ref, "cpu.max"))
-        return quota_us, period_us, parse_count(_read(ref, "cpu.weight"))
+        quota_us, period_us = parse_max(_read(host, ref, "cpu.max"))
+        return quota_us, period_us, parse_count(_read(host, ref, "cpu.weight"))
     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares")
-    quota_us, period_us, weight = (parse_count(_read(ref, name)) for name in names)
+    quota_us, period_us, weight = (parse_count(_read(host, ref, name)) for name in names)
     return quota_us, period_us, weight
 
 
-def _read(ref: CgroupRef, name: str) -> str:
+def _read(host: Host, ref: CgroupRef, name: str) -> str:
     try:
-        return read_text(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
+        return host.read_path(f"{ref.folder}/{name}", FILE_LIMIT_BYTES)
     except Unavailable:
         return ""
 
@@ -79,7 +79,7 @@ class _Session:
                 ref.path,
                 ref.version,
                 ref.depth,
-                *read_limits(ref),
+                *read_limits(self._host, ref),
                 int(ref.is_own),
                 self._read_cpuset(ref),
             )
@@ -108,7 +108,7 @@ class _Session:
         if place is None:
             return ""
         name = "cpuset.cpus.effective" if place.version == 2 else "cpuset.effective_cpus"
-        return _read(place, name).strip()
+        return _read(self._host, place, name).strip()
 
 
 COLLECTOR = Collector(

@@ -96,21 +96,21 @@ def parse_limit(text: str, name: str) -> dict[str, dict[str, int]]:
     return {pair[0]: {name: _to_number(pair[1])} for pair in pairs if len(pair) == 2}
 
 
-def read_use(ref: CgroupRef) -> dict[str, DeviceUse]:
+def read_use(host: Host, ref: CgroupRef) -> dict[str, DeviceUse]:
     """What one cgroup did on each device, and how much it may; idle, unlimited ones left out."""
     counted: dict[str, dict[str, int]] = {}
     limits: dict[str, dict[str, int]] = {}
     if ref.version == 2:
-        counted = parse_keyed(read_file(ref, "io.stat"), STAT_2)
-        limits = parse_keyed(read_file(ref, "io.max"), MAX_2)
+        counted = parse_keyed(read_file(host, ref, "io.stat"), STAT_2)
+        limits = parse_keyed(read_file(host, ref, "io.max"), MAX_2)
     else:
         for name, kinds in STAT_1.items():
             # What is below counts as well, where the kernel tells (Linux 5.1).
-            text = read_file(ref, f"blkio.throttle.{name}_recursive")
-            text = text or read_file(ref, f"blkio.throttle.{name}")
+            text = read_file(host, ref, f"blkio.throttle.{name}_recursive")
+            text = text or read_file(host, ref, f"blkio.throttle.{name}")
             _merge(counted, parse_service(text, kinds))
         for name, limit in MAX_1.items():
-            _merge(limits, parse_limit(read_file(ref, f"blkio.throttle.{name}"), limit))
+            _merge(limits, parse_limit(read_file(host, ref, f"blkio.throttle.{name}"), limit))
     devices = sorted(counted.keys() | limits.keys())
     uses = {one: DeviceUse(counted.get(one, {}), limits.get(one, {})) for one in devices}
     return {one: use for one, use in uses.items() if use.limits or any(use.counted.values())}
@@ -133,7 +133,7 @@ class _Session:
     def poll(self) -> Iterator[Item]:
         t_ns = self._host.now_ns()
         for ref in self._refs:
-            uses = read_use(ref)
+            uses = read_use(self._host, ref)
             for device, use in list(uses.items())[:DEVICE_LIMIT]:
                 values = use.to_values()
                 if self._told.get((ref.index, device)) != values:

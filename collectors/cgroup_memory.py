@@ -59,17 +59,17 @@ def add(numbers: dict[str, int], *names: str) -> int:
     return sum(there) if there else -1
 
 
-def read_version_1(ref: CgroupRef) -> tuple[int, ...]:
+def read_version_1(host: Host, ref: CgroupRef) -> tuple[int, ...]:
     """What version 1 tells of a cgroup, in the order of the columns from limit_bytes on."""
-    stat = parse_pairs(read_file(ref, "memory.stat"), STAT_1)
+    stat = parse_pairs(read_file(host, ref, "memory.stat"), STAT_1)
     return (
-        to_number(read_file(ref, "memory.limit_in_bytes")),
+        to_number(read_file(host, ref, "memory.limit_in_bytes")),
         -1,
-        to_number(read_file(ref, "memory.usage_in_bytes")),
-        to_number(read_file(ref, "memory.max_usage_in_bytes")),
-        to_number(read_file(ref, "memory.failcnt")),
+        to_number(read_file(host, ref, "memory.usage_in_bytes")),
+        to_number(read_file(host, ref, "memory.max_usage_in_bytes")),
+        to_number(read_file(host, ref, "memory.failcnt")),
         -1,
-        add(parse_pairs(read_file(ref, "memory.oom_control"), KILLS), *KILLS),
+        add(parse_pairs(read_file(host, ref, "memory.oom_control"), KILLS), *KILLS),
         add(stat, "total_rss"),
         add(stat, "total_cache"),
         add(stat, "total_swap"),
@@ -80,21 +80,21 @@ def read_version_1(ref: CgroupRef) -> tuple[int, ...]:
     )
 
 
-def read_version_2(ref: CgroupRef) -> tuple[int, ...]:
+def read_version_2(host: Host, ref: CgroupRef) -> tuple[int, ...]:
     """What version 2 tells of a cgroup, in the order of the columns from limit_bytes on."""
-    stat = parse_pairs(read_file(ref, "memory.stat"), STAT_2)
-    events = parse_pairs(read_file(ref, "memory.events"), EVENTS_2)
+    stat = parse_pairs(read_file(host, ref, "memory.stat"), STAT_2)
+    events = parse_pairs(read_file(host, ref, "memory.events"), EVENTS_2)
     return (
-        to_number(read_file(ref, "memory.max")),
-        to_number(read_file(ref, "memory.high")),
-        to_number(read_file(ref, "memory.current")),
-        to_number(read_file(ref, "memory.peak")),
+        to_number(read_file(host, ref, "memory.max")),
+        to_number(read_file(host, ref, "memory.high")),
+        to_number(read_file(host, ref, "memory.current")),
+        to_number(read_file(host, ref, "memory.peak")),
         add(events, "max"),
         add(events, "high"),
         add(events, "oom_kill"),
         add(stat, "anon"),
         add(stat, "file"),
-        to_number(read_file(ref, "memory.swap.current")),
+        to_number(read_file(host, ref, "memory.swap.current")),
         add(stat, "pgmajfault"),
         add(stat, *REFAULTS_2),
         add(stat, "pgscan"),
@@ -113,7 +113,11 @@ class _Session:
         t_ns = self._host.now_ns()
         told = 0
         for ref in self._refs:
-            values = read_version_2(ref) if ref.version == 2 else read_version_1(ref)
+            values = (
+                read_version_2(self._host, ref)
+                if ref.version == 2
+                else read_version_1(self._host, ref)
+            )
             if any(value >= 0 for value in values):
                 told += 1
                 head = (t_ns, ref.path, ref.version, int(ref.is_own))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from perfkit.collectors._proc import TICKS_PER_SECOND
+from perfkit.collectors._proc import TICKS_PER_SECOND, is_count
+from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Collector, Kind, Metric, Reading, Target, polled
 
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 CPU_LIMIT = 500
+LOAD_LIMIT_BYTES, LOAD_LIMIT, LOAD_MAX = 256, 32, 1e9
 # Lines of /proc/stat with one number.
 SINGLES = {"ctxt": "cpu_context_switches_total", "procs_running": "cpu_runnable_tasks"}
 METRICS = (
@@ -45,11 +48,6 @@ METRICS = (
 )
 
 
-def is_count(word: str) -> bool:
-    """Whether a word is a whole number that a counter of the kernel can hold."""
-    return word.isdecimal() and len(word) < 21
-
-
 def parse_stat(text: str) -> Iterator[Reading]:
     """Reads /proc/stat. Missing: columns that an old kernel lacks give no reading."""
     cpu_count = 0
@@ -63,11 +61,23 @@ def parse_stat(text: str) -> Iterator[Reading]:
             yield Reading(SINGLES[name], (), float(fields[0]))
 
 
+def parse_load1(text: str) -> float:
+    """Reads the first average of /proc/loadavg. Raises: `Unavailable` where there is none."""
+    word = text[:LOAD_LIMIT].partition(" ")[0]
+    try:
+        load1 = float(word)
+    except ValueError:
+        load1 = math.nan
+    if not 0 <= load1 < LOAD_MAX:
+        raise Unavailable(f"/proc/loadavg cannot be understood: {word!r}")
+    return load1
+
+
 def read(host: Host, target: Target) -> Iterator[Reading]:
     """Reads /proc/stat and the load average."""
     del target
     yield from parse_stat(host.read_proc("stat"))
-    yield Reading("host_load1", (), float(host.read_proc("loadavg").split()[0]))
+    yield Reading("host_load1", (), parse_load1(host.read_proc("loadavg", LOAD_LIMIT_BYTES)))
 
 
 COLLECTOR = Collector(

@@ -20,6 +20,7 @@ from perfkit.model import (
 SECTOR_BYTES = 512  # of /proc/diskstats, whatever the device's own is
 NS_PER_MS = 1_000_000
 DEVICE_LIMIT = 64
+FIELD_LIMIT = 20
 LARGEST = (1 << 61) // NS_PER_MS
 DISKS = TableSchema(
     "disks",
@@ -47,7 +48,7 @@ DISKS = TableSchema(
 def parse_diskstats(text: str) -> Iterator[tuple[str, str, list[int]]]:
     """Reads /proc/diskstats: name, major:minor and counters of each line."""
     for line in text.splitlines():
-        words = line.split()
+        words = line.split(None, FIELD_LIMIT)[:FIELD_LIMIT]
         if len(words) >= 14 and all(word.isdecimal() for word in (*words[:2], *words[3:])):
             counters = [min(int(word[:19]), LARGEST) for word in words[3:]]
             yield words[2], f"{words[0]}:{words[1]}", counters

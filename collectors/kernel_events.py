@@ -140,7 +140,11 @@ def open_log(host: Host) -> int:
         grant = "root or CAP_SYSLOG (or sysctl kernel.dmesg_restrict=0)" if refused else ""
         words = (error.strerror or str(error)).lower()
         raise Unavailable(f"{path}: {words}", grant=grant) from error
-    os.lseek(descriptor, 0, os.SEEK_END)
+    try:
+        os.lseek(descriptor, 0, os.SEEK_END)
+    except OSError as error:  # no log, and no file either
+        os.close(descriptor)
+        raise Unavailable(f"{path}: {(error.strerror or str(error)).lower()}") from error
     return descriptor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perfkit.collectors._proc import is_count
 from perfkit.host import Host
 from perfkit.model import Collector, Kind, Metric, Reading, Target, polled
 
@@ -97,7 +98,7 @@ def parse_meminfo(text: str) -> Iterator[Reading]:
     for line in text.splitlines():
         field, _, rest = line.partition(":")
         words = rest.split()
-        if field in SIZES and words and words[0].isdecimal():
+        if field in SIZES and words and is_count(words[0]):
             yield Reading(SIZES[field][0], (), int(words[0]) * 1024.0)
 
 
@@ -106,7 +107,7 @@ def parse_vmstat(text: str) -> Iterator[Reading]:
     sums: dict[tuple[str, tuple[str, ...]], float] = {}
     for line in text.splitlines():
         field, _, count = line.partition(" ")
-        if field in EVENTS and count.isdecimal():
+        if field in EVENTS and is_count(count):
             sums[EVENTS[field]] = sums.get(EVENTS[field], 0.0) + float(count)
     for (name, labels), total in sums.items():
         yield Reading(name, labels, total)

@@ -6,10 +6,11 @@ packets cost the CPUs (softnet) is the host's, wherever it is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from perfkit.collectors._proc import read_stat
+from perfkit.collectors._proc import is_count, read_stat
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Collector, Kind, Metric, ProcessRef, Reading, Target, polled
@@ -17,6 +18,8 @@ from perfkit.model import Collector, Kind, Metric, ProcessRef, Reading, Target, 
 INTERFACE_LIMIT = 64
 CPU_LIMIT = 512
 PROCESS_LIMIT = 64
+SOFTNET_LIMIT = 13
+HEXADECIMAL = re.compile("[0-9a-f]{1,16}")
 # Place in a line of net/dev, after the interface's name -> metric.
 INTERFACE = {
     0: ("network_received_bytes_total", "bytes", "Bytes received."),
@@ -132,7 +135,7 @@ def parse_interfaces(text: str) -> Iterator[Reading]:
     for line in text.splitlines()[: INTERFACE_LIMIT + 2]:
         name, separator, rest = line.rpartition(":")
         fields = rest.split()
-        if separator and len(fields) >= 16 and all(field.isdecimal() for field in fields):
+        if separator and len(fields) >= 16 and all(map(is_count, fields)):
             for place, (metric, _, _) in INTERFACE.items():
                 yield Reading(metric, (name.strip(),), float(fields[place]))
 
@@ -147,7 +150,7 @@ def parse_protocols(file: str, text: str) -> Iterator[Reading]:
         numbers = dict(zip(head.split(), body.split(), strict=False))
         for name, metric in wanted:
             value = numbers.get(name, "")
-            if value.isdecimal():
+            if is_count(value):
                 yield Reading(metric, (), float(value))
 
 
@@ -158,9 +161,9 @@ def parse_sockets(text: str) -> Iterator[Reading]:
         if words[:1] != ["TCP:"]:
             continue
         for name, value in zip(words[1::2], words[2::2], strict=False):
-            if name in SOCKETS and value.isdecimal():
+            if name in SOCKETS and is_count(value):
                 yield Reading("network_tcp_sockets", (SOCKETS[name],), float(value))
-            elif name == "mem" and value.isdecimal():
+            elif name == "mem" and is_count(value):
                 yield Reading("network_tcp_memory_pages", (), float(value))
 
 
@@ -171,10 +174,10 @@ def parse_softnet(text: str) -> Iterator[Reading]:
     kernels leave offline CPUs out without saying which.
     """
     for place, line in enumerate(text.splitlines()[:CPU_LIMIT]):
-        try:
-            columns = [int(word, 16) for word in line.split()]
-        except ValueError:
+        words = line.split(None, SOFTNET_LIMIT)[:SOFTNET_LIMIT]
+        if not all(HEXADECIMAL.fullmatch(word) for word in words):
             continue
+        columns = [int(word, 16) for word in words]
         cpu = str(columns[12] if len(columns) > 12 else place)
         for what, value in zip(SOFTIRQ, columns, strict=False):
             if value:

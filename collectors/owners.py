@@ -22,7 +22,13 @@ from perfkit.collectors._cgroup import (
     walk,
 )
 from perfkit.collectors._partners import Ends, read_ends, relation_of
-from perfkit.collectors._proc import list_pids, read_cpu_ns, read_fields, read_stat
+from perfkit.collectors._proc import (
+    list_pids,
+    parse_number,
+    read_cpu_ns,
+    read_fields,
+    read_stat,
+)
 from perfkit.errors import Unavailable
 from perfkit.host import Host, read_text
 from perfkit.model import Collector, Column, ColumnType, Item, Row, Rows, TableSchema, Target
@@ -119,11 +125,11 @@ def choose(deltas: dict[int, int], interval_ns: int, service: Set[int]) -> list[
 def parse_usage_ns(text: str, version: int) -> int:
     """Reads a cgroup's CPU time: the whole text in v1, usage_usec of cpu.stat in v2; -1: absent."""
     if version == 1:
-        return int(text) if text.strip().isdecimal() else -1
+        return parse_number(text.strip())
     for line in text.splitlines():
         key, _, value = line.partition(" ")
-        if key == "usage_usec" and value.isdecimal():
-            return 1000 * int(value)
+        if key == "usage_usec" and (usage_us := parse_number(value)) >= 0:
+            return min(1000 * usage_us, 1 << 61)
     return -1
 
 

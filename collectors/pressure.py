@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perfkit.collectors._proc import is_count
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Collector, Kind, Metric, Reading, Target, polled
@@ -29,9 +30,9 @@ def parse_pressure(text: str) -> dict[str, float]:
     """Reads the totals of a pressure file: scope -> seconds. Older kernels have no full for cpu."""
     totals = {}
     for line in text.splitlines():
-        scope, *fields = line.split()
+        scope, *fields = line.split() or [""]
         total = fields[-1].removeprefix("total=") if fields else ""
-        if scope in SCOPES and total.isdecimal():
+        if scope in SCOPES and is_count(total):
             totals[scope] = int(total) / 1e6
     return totals
 
@@ -45,7 +46,10 @@ def read(host: Host, target: Target) -> Iterator[Reading]:
         except Unavailable as absent:
             grant = absent.grant or "a kernel with CONFIG_PSI, booted with psi=1"
             raise Unavailable(absent.reason, grant=grant) from absent
-        for scope, seconds in parse_pressure(text).items():
+        totals = parse_pressure(text)
+        if not totals:
+            raise Unavailable(f"/proc/pressure/{resource} cannot be understood")
+        for scope, seconds in totals.items():
             yield Reading(f"pressure_{resource}_{scope}_seconds_total", (), seconds)
 
 

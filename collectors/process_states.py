@@ -5,6 +5,7 @@ Polled more often than processes come and go, and told only when something chang
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from perfkit.collectors._chains import parse_pairs
 from perfkit.collectors._members import Members
 from perfkit.collectors._proc import GONE_LETTERS, NS_PER_TICK, read_fields, read_stat
 from perfkit.errors import Unavailable
-from perfkit.host import Host, read_text
+from perfkit.host import Host
 from perfkit.model import Collector, Column, ColumnType, Item, Row, Rows, TableSchema, Target
 
 FLAG_LIMIT_BYTES = 256
@@ -139,7 +140,8 @@ class _Session:
         path = place[1] / name
         if path not in self._frozen:
             try:
-                self._frozen[path] = parse_frozen(read_text(path, FLAG_LIMIT_BYTES), place[2])
+                text = self._host.read_path(os.fspath(path), FLAG_LIMIT_BYTES)
+                self._frozen[path] = parse_frozen(text, place[2])
             except Unavailable:
                 self._frozen[path] = -1
         return self._frozen[path]

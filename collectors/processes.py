@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from perfkit.collectors._cgroup import read_cpu_path
-from perfkit.collectors._proc import read_fields
+from perfkit.collectors._proc import STATUS_LIMIT_BYTES, parse_number, read_fields
 from perfkit.collectors._service import Changes, Member, ServiceTracker
 from perfkit.errors import Unavailable
 from perfkit.host import Host
@@ -50,35 +52,46 @@ def procfs_of(host: Host) -> Iterator[Any]:
 
 
 def read_inventory(host: Host, pid: int) -> tuple[int, int]:
-    """Thread count and real user id of one process; -1 for what is gone or refused."""
+    """Thread count and real user id of one process; -1 for what is gone, refused or garbled."""
+    if not all(_is_bounded(f"{host.proc}/{pid}/{name}") for name in ("stat", "status")):
+        return -1, -1
     with procfs_of(host) as psutil:
         try:
             found = psutil.Process(pid).as_dict(attrs=["num_threads", "uids"])
-        except psutil.Error:
+        except (psutil.Error, LookupError, ValueError):  # the latter two: it was not understood
             return -1, -1
     threads, uids = found["num_threads"], found["uids"]
-    return (-1 if threads is None else threads), (-1 if uids is None else uids.real)
+    return parse_number(str(threads)), parse_number(str(uids.real if uids else -1))
+
+
+def _is_bounded(path: str) -> bool:
+    """Whether a file ends, and soon: psutil reads whatever is there, to its end."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (as cheap as it gets)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size <= STATUS_LIMIT_BYTES
 
 
 def to_row(host: Host, member: Member, event: str) -> Row:
     """One row about one process, as it is now; of one that has gone, as it was last seen."""
-    stat, is_gone = member.stat, event == "exited"
-    thread_count, uid = (-1, -1) if is_gone else read_inventory(host, stat.pid)
-    tracer = "" if is_gone else read_fields(host, stat.pid, TRACER).get(TRACER, "")
+    seen, is_gone = member.stat, event == "exited"
+    thread_count, uid = (-1, -1) if is_gone else read_inventory(host, seen.pid)
+    tracer = "" if is_gone else read_fields(host, seen.pid, TRACER).get(TRACER, "")
     return Row(
         PROCESSES.name,
         (
             host.now_ns(),
-            stat.pid,
-            stat.parent_pid,
-            stat.start_ticks,
-            stat.name,
+            seen.pid,
+            seen.parent_pid,
+            seen.start_ticks,
+            seen.name,
             member.exe,
-            "" if is_gone else read_cpu_path(host, stat.pid),
+            "" if is_gone else read_cpu_path(host, seen.pid),
             member.role,
-            ord(stat.state[:1] or "?"),
-            int(tracer) if tracer.isdecimal() else -1,
-            stat.thread_count if thread_count < 0 else thread_count,
+            ord(seen.state[:1] or "?"),
+            parse_number(tracer),
+            seen.thread_count if thread_count < 0 else thread_count,
             uid,
             event,
         ),

@@ -62,9 +62,13 @@ class FetchError(PerfkitError):
 
 
 class Unavailable(Exception):  # noqa: N818 (not an error)
-    """A source that this host lacks or refuses; `grant` says what would make it readable."""
+    """A source that this host lacks or refuses; `grant` says what would make it readable.
 
-    def __init__(self, reason: str, *, grant: str = "") -> None:
+    `is_silent` marks a file that did not answer when it was read, and is not tried again.
+    """
+
+    def __init__(self, reason: str, *, grant: str = "", is_silent: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.grant = grant
+        self.is_silent = is_silent

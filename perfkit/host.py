@@ -60,11 +60,28 @@ class Recent:
         self._kept.clear()
 
 
+class Watch:
+    """What one thread reads at this moment, for others who wait for it.
+
+    `busy` is the path and since when, or None; paths in `silent` are not tried again.
+    """
+
+    def __init__(self, silent: frozenset[str] = frozenset()) -> None:
+        self.silent = silent
+        self.busy: tuple[str, int] | None = None
+
+    def begin(self, path: str) -> None:
+        """Says which path is read from now on. Raises: `Unavailable` for a silent one."""
+        if path in self.silent:
+            raise Unavailable(f"{path}: did not answer", is_silent=True)
+        self.busy = path, time.monotonic_ns()
+
+
 class Host(Struct, frozen=True):
     """One machine as collectors see it; tests give roots of a fixture tree.
 
     `spent_ns` is the CPU time that all of perfkit has used; `recent` is set while a recording
-    runs, see `share`.
+    runs, see `share`; `watch` is set where somebody must know which read does not end.
     """
 
     proc: Path = Path("/proc")
@@ -72,6 +89,7 @@ class Host(Struct, frozen=True):
     now_ns: Callable[[], int] = time.monotonic_ns
     spent_ns: Callable[[], int] = time.process_time_ns
     recent: Recent | None = None
+    watch: Watch | None = None
 
     def share(self, key: Hashable, read: Callable[[], _T]) -> _T:
         """Gives what `read` gave a moment ago, if that is shared here. Nobody may change it."""
@@ -84,19 +102,38 @@ class Host(Struct, frozen=True):
 
     def read_proc(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file under /proc. Raises `Unavailable` where it is absent, refused or gone."""
-        return read_text(f"{self.proc}/{relative}", limit_bytes)
+        return self.read_path(f"{self.proc}/{relative}", limit_bytes)
 
     def read_sys(self, relative: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file under /sys. Raises `Unavailable` where it is absent, refused or gone."""
-        return read_text(f"{self.sys}/{relative}", limit_bytes)
+        return self.read_path(f"{self.sys}/{relative}", limit_bytes)
+
+    def read_path(self, path: str, limit_bytes: int = READ_LIMIT_BYTES) -> str:
+        """Reads a file of a mounted file system, such as a cgroup's. Raises: `Unavailable`."""
+        if self.watch is None:
+            return read_text(path, limit_bytes)
+        self.watch.begin(path)
+        try:
+            return read_text(path, limit_bytes)
+        finally:
+            self.watch.busy = None
 
     def list_proc(self, relative: str = "") -> list[str]:
         """Lists a folder under /proc, unsorted, at most LIST_LIMIT names."""
-        return list_names(f"{self.proc}/{relative}")
+        return self._list(f"{self.proc}/{relative}")
 
     def list_sys(self, relative: str = "") -> list[str]:
         """Lists a folder under /sys, unsorted, at most LIST_LIMIT names."""
-        return list_names(f"{self.sys}/{relative}")
+        return self._list(f"{self.sys}/{relative}")
+
+    def _list(self, path: str) -> list[str]:
+        if self.watch is None:
+            return list_names(path)
+        self.watch.begin(path)
+        try:
+            return list_names(path)
+        finally:
+            self.watch.busy = None
 
     def link_proc(self, relative: str) -> str:
         """Reads a symbolic link under /proc, as text."""

@@ -14,7 +14,7 @@ from perfkit.model import Table
 
 START_NS = 1_000_000_000
 SECONDS = 8.0
-NANOSLEEP, FSYNC, RECV, PREAD = 35, 74, 45, 17
+NANOSLEEP, FSYNC, RECV, PREAD, ACCEPT = 35, 74, 45, 17, 43
 SECOND_NS = 1_000_000_000
 
 
@@ -41,12 +41,11 @@ class World:
             row["state_letter"] = ord((letters or {}).get(second, "\0"))
         self.add("thread_runs", rows)
 
-    def report(self) -> Report:
+    def report(self, *, said_slow: bool = False) -> Report:
         """The report on this world."""
         strings = tuple(self.strings)
-        return analyse(
-            make_capture(self.tables, start_ns=START_NS, seconds=SECONDS, strings=strings)
-        )
+        capture = make_capture(self.tables, start_ns=START_NS, seconds=SECONDS, strings=strings)
+        return analyse(capture, said_slow=said_slow)
 
 
 def find(report: Report, cause: str) -> Finding | Rejection:
@@ -237,6 +236,30 @@ def test_descriptors_need_both_witnesses(
 
     assert isinstance(said, Rejection)
     assert said.observed == pytest.approx(observed)
+
+
+SPINNING = [Step(RUNNING, 400 * MS), Step(ACCEPT, 1 * MS)]
+
+
+@pytest.mark.parametrize(
+    ("open_count", "causes"), [(100, ["fd_exhausted"]), (90, ["hot_function"])]
+)
+def test_loop_that_spins_without_descriptors_is_no_second_cause(
+    open_count: int, causes: list[str]
+) -> None:
+    """What a process burns that fails and tries again is the mechanism; with one left it is not."""
+    world = World()
+    rows = []
+    for tid, cycle in ((100, RETRYING), (101, RETRYING), (102, SPINNING)):
+        length_ns = sum(step.duration_ns for step in cycle)
+        steps = cycle * int(SECONDS * SECOND_NS / length_ns)
+        rows += simulate_rows(steps, tid=tid, start_ns=START_NS)
+    world.add("thread_runs", rows)
+    world.add("descriptors", [descriptor_row(open_count)])
+
+    report = world.report(said_slow=True)
+
+    assert [cause.id for cause in report.causes] == causes
 
 
 def test_process_without_a_limit_is_never_exhausted() -> None:

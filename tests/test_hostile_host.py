@@ -14,9 +14,11 @@ from test_collectors import MAIN_PID, TREES
 from perfkit.agent.machine import MACHINE_LIMIT_S, read_machine_aside
 from perfkit.agent.target import resolve
 from perfkit.collectors import _cgroup as cgroup
-from perfkit.collectors import cpu
+from perfkit.collectors import cpu, memory, network, pressure
 from perfkit.collectors._elf import read_image
+from perfkit.errors import Unavailable
 from perfkit.host import Host
+from perfkit.model import Target
 
 
 def test_endless_list_of_a_cgroup_is_cut_off(tmp_path: Path) -> None:
@@ -48,6 +50,36 @@ def test_wide_cgroups_are_walked_within_limits(
 def test_cpu_leaves_out_what_is_malformed(line: str) -> None:
     """Counters that are no numbers, or beyond any, give no reading and no error."""
     assert list(cpu.parse_stat(f"{line}\n")) == []
+
+
+@pytest.mark.parametrize("text", ["", "\0", "\n", "x y", "nan", "inf 1", "-1", "9" * 5000, "²"])
+def test_load_that_is_none_is_said_to_be_none(text: str) -> None:
+    """What is no load average is unavailable, by the name of its file."""
+    with pytest.raises(Unavailable, match="/proc/loadavg cannot be understood"):
+        cpu.parse_load1(text)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "some", "some total=", f"some total={'9' * 30}"])
+def test_pressure_without_a_total_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    """A pressure file that tells no total is unavailable, by its name."""
+    (tmp_path / "pressure").mkdir()
+    (tmp_path / "pressure/cpu").write_text(text)
+
+    with pytest.raises(Unavailable, match="/proc/pressure/cpu cannot be understood"):
+        list(pressure.read(Host(tmp_path, tmp_path), Target("host", 0, "", "")))
+
+
+def test_numbers_beyond_any_counter_are_left_out() -> None:
+    """Thousands of digits give no reading and no error, whichever file they stand in."""
+    digits = "9" * 5000
+    found = [
+        *memory.parse_meminfo(f"MemTotal: {digits} kB\n"),
+        *memory.parse_vmstat(f"pgfault {digits}\n"),
+        *network.parse_sockets(f"TCP: inuse {digits} mem {digits}\n"),
+        *network.parse_softnet("f" * 5000),
+    ]
+
+    assert found == []
 
 
 def test_machine_that_does_not_answer_is_given_up(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from perfkit.agent.tcptable import Listener, TcpTable, read_tcp_table
-from perfkit.collectors._proc import ProcStat, list_pids, read_link, read_stat
+from perfkit.collectors._proc import ProcStat, list_pids, parse_number, read_link, read_stat
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 
@@ -78,7 +78,7 @@ def read_namespace(host: Host, pid: int) -> int:
     """The inode of a process's network namespace; 0 where it is gone or refused."""
     link = read_link(host, f"{pid}/ns/net")
     inode = link.removeprefix("net:[").removesuffix("]")
-    return int(inode) if inode.isdecimal() else 0
+    return parse_number(inode, 0)
 
 
 def read_tables(host: Host, pids: Iterable[int]) -> dict[int, TcpTable]:

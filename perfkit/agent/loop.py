@@ -15,18 +15,17 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from perfkit.agent.aside import Follower
 from perfkit.agent.cost import Spent, read_spent, to_cost
 from perfkit.agent.machine import read_anchor, read_boot_id
 from perfkit.agent.sink import Sink, cut_text, merge
-from perfkit.collectors._service import ServiceTracker
 from perfkit.errors import TargetError, Unavailable
-from perfkit.host import Host, Recent
+from perfkit.host import Host, Recent, Watch
 from perfkit.model import Clock, Collector, Cost, Item, Rate, Session, Status, Table, Target
 
 OPEN_LIMIT_S = 0.5
 CLOSE_LIMIT_S = 0.9
 CHECK_INTERVAL_S = 0.5
-FOLLOW_INTERVAL_S = 1.0
 JITTER_RATIO = 0.2
 LAST_POLL_RATIO = 0.25
 REASON_LIMIT = 500
@@ -87,6 +86,7 @@ class _Source:
         self._problem: Problem | None = None
         self._poll_count = self._missed_count = self._cpu_ns = self._wall_ns = 0
         self._busy_since_ns: int | None = None
+        self._watch = Watch()
         self.thread = threading.Thread(
             target=self._run, name=f"perfkit {collector.name}", daemon=True
         )
@@ -110,7 +110,9 @@ class _Source:
             since_ns, now_ns = self._busy_since_ns, self._plan.host.now_ns()
             words = f"had not ended {CLOSE_LIMIT_S} s after the window"
             if since_ns is not None:
-                words = f"did not answer within {(now_ns - since_ns) / 1e9:.1f} s"
+                busy = self._watch.busy
+                where = f": {busy[0]}" if busy is not None else ""
+                words = f"did not answer within {(now_ns - since_ns) / 1e9:.1f} s{where}"
             problem = Problem("failed", words)
         status = to_status(self.collector.name, problem)
         # What answered at times is no missing source: its gaps are the polls that it missed.
@@ -141,7 +143,8 @@ class _Source:
         self.done.set()
 
     def _open(self) -> Iterable[Item]:
-        self._session = self.collector.open(self._plan.host, self._plan.target)
+        host = replace(self._plan.host, watch=self._watch)
+        self._session = self.collector.open(host, self._plan.target)
         return ()
 
     def _close(self) -> Iterable[Item]:
@@ -230,8 +233,9 @@ def run(
     host = replace(host, spent_ns=lambda: _read_spent(sources).total_ns, recent=Recent())
     plan = _Plan(host, target, seconds)
     sources += [_Source(collector, plan) for collector in sorted(collectors, key=_name)]
-    tracker = ServiceTracker(host, target) if target.kind != "host" else None
-    if tracker is not None and not tracker.is_alive():
+    follower = Follower(host, target) if target.kind != "host" else None
+    if follower is not None and not follower.is_alive():
+        follower.close()
         raise TargetError(f"process {target.main_pid} exited before anything was measured")
     for source in sources:
         source.thread.start()
@@ -240,8 +244,10 @@ def run(
     plan.start_ns = start.monotonic_ns
     plan.started.set()
     try:
-        gone_ns = _watch(plan, sources, tracker, stop, progress)
+        gone_ns = _watch(plan, sources, follower, stop, progress)
     finally:
+        if follower is not None:
+            follower.close()
         end, cost = read_anchor(host), to_cost(spent, _read_spent(sources))
         plan.ended.set()
     _await((source.done for source in sources), CLOSE_LIMIT_S)
@@ -282,7 +288,7 @@ def _await(events: Iterable[threading.Event], limit_s: float) -> None:
 def _watch(
     plan: _Plan,
     sources: list[_Source],
-    tracker: ServiceTracker | None,
+    follower: Follower | None,
     stop: threading.Event,
     progress: Callable[[Progress], None] | None,
 ) -> int | None:
@@ -290,21 +296,13 @@ def _watch(
     now_ns = plan.host.now_ns
     spent_ns = plan.host.spent_ns()
     end_ns = plan.start_ns + int(1e9 * plan.seconds)
-    followed_ns = plan.start_ns
     _tell(progress, plan, sources, spent_ns)
     while (left_s := (end_ns - now_ns()) / 1e9) > 0:
         if stop.wait(min(CHECK_INTERVAL_S, left_s)):
             return None
         moment_ns = now_ns()
-        if tracker is not None:
-            if moment_ns - followed_ns >= 1e9 * FOLLOW_INTERVAL_S:
-                followed_ns = moment_ns
-                tracker.update()
-            if not tracker.is_alive():
-                plan.host.forget()  # its successor may be younger than what is shared
-                tracker.update()
-                if not tracker.is_alive():
-                    return moment_ns
+        if follower is not None and not follower.is_alive():
+            return moment_ns
         _tell(progress, plan, sources, spent_ns)
     return None
 

@@ -7,6 +7,7 @@ import time
 
 from msgspec import Struct
 
+from perfkit.agent.aside import call_aside
 from perfkit.collectors._proc import parse_cpu_list, parse_status
 from perfkit.errors import Unavailable
 from perfkit.host import Host
@@ -65,12 +66,12 @@ def read_machine_aside(host: Host) -> Machine:
 
 def read_host_name(host: Host) -> str:
     """The host's own name for itself; "" where it cannot be read."""
-    return _read(host, "sys/kernel/hostname").strip()
+    return call_aside(host, lambda watched: _read(watched, "sys/kernel/hostname").strip())
 
 
 def read_boot_id(host: Host) -> str:
     """The id of this boot, by which two captures are known to share a monotonic clock."""
-    return _read(host, "sys/kernel/random/boot_id").strip()
+    return call_aside(host, lambda watched: _read(watched, "sys/kernel/random/boot_id").strip())
 
 
 def _count_cpus(host: Host, cpu_text: str) -> int:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from perfkit.agent.aside import call_aside
 from perfkit.agent.census import (
     Census,
     Holders,
@@ -27,6 +28,7 @@ from perfkit.agent.census import (
 from perfkit.agent.tcptable import Listener, TcpTable
 from perfkit.collectors._cgroup import CgroupRef, cpu_chains, is_root, read_cpu_path
 from perfkit.collectors._proc import (
+    PID_DIGIT_LIMIT,
     ProcStat,
     parse_cpu_list,
     read_cpu_ns,
@@ -35,7 +37,7 @@ from perfkit.collectors._proc import (
     read_status,
 )
 from perfkit.errors import TargetError, Unavailable
-from perfkit.host import Host, read_text
+from perfkit.host import Host
 from perfkit.model import ProcessRef, Target
 
 CHOOSING_S = 0.3
@@ -43,7 +45,6 @@ SERVICE_LIMIT = 1024
 SIBLING_LIMIT = 512
 AFFINITY_READ_LIMIT = 64
 NAME_LIMIT = 256
-PID_DIGITS = 11
 # Programs that start others of another kind: never part of the service that they start.
 _STARTERS_TEXT = (
     "init systemd supervisord runsv runsvdir s6-svscan s6-supervise tini dumb-init docker-init "
@@ -55,6 +56,7 @@ _STARTERS = frozenset(_STARTERS_TEXT.split())
 _LOGINS = frozenset(["sshd", "sshd-session", "sshd-auth", "dropbear", "telnetd", "in.telnetd"])
 _Kind = Literal["service", "process"]
 _Role = Literal["main", "worker", "child", "sibling"]
+_SILENT_FIX = "find out who holds that process, or serves that file, and try again"
 _LIST_FIX = "perfkit diagnose .   (picks the busiest serving process by itself)"
 
 
@@ -78,9 +80,18 @@ class _Candidate(Struct, frozen=True):
 def resolve(host: Host, pid: int | None, only_pid: bool, own_pid: int | None = None) -> Target:
     """Works out the target. `own_pid` is perfkit's process, never part of any target.
 
-    Raises: `TargetError` where the pid does not exist, is a zombie, a kernel thread, or perfkit.
+    Files that do not answer are left out, see `call_aside`. Raises: `TargetError` where the pid
+    does not exist, is a zombie, a kernel thread or perfkit, or where too much does not answer.
     """
     own = os.getpid() if own_pid is None else own_pid
+    try:
+        return call_aside(host, lambda watched: _resolve(watched, pid, only_pid, own))
+    except Unavailable as absent:
+        what = f"processes cannot be looked at: {absent.reason}"
+        raise TargetError(what, fix=absent.grant or _SILENT_FIX) from absent
+
+
+def _resolve(host: Host, pid: int | None, only_pid: bool, own: int) -> Target:
     if pid is None:
         return _choose(host, own)
     stat = _check(host, pid, own)
@@ -158,6 +169,8 @@ def _check(host: Host, pid: int, own_pid: int) -> ProcStat:
     try:
         stat = read_stat(host, pid)
     except Unavailable as gone:
+        if gone.is_silent:
+            raise
         raise TargetError(f"no process has the pid {pid}", fix=_LIST_FIX) from gone
     if pid == own_pid:
         raise TargetError(f"pid {pid} is perfkit itself", fix=_LIST_FIX)
@@ -302,11 +315,11 @@ def _find_siblings(
         if not ref.is_own or is_root(ref):
             continue
         try:
-            listed = read_text(ref.folder / "cgroup.procs").split()
+            listed = host.read_path(f"{ref.folder}/cgroup.procs").split()
         except Unavailable:
             continue
         for word in listed:
-            pid = int(word) if word.isdecimal() and len(word) < PID_DIGITS else 0
+            pid = int(word) if word.isdecimal() and len(word) <= PID_DIGIT_LIMIT else 0
             if pid and pid not in pids and len(found) < SIBLING_LIMIT:
                 try:
                     found.append(_to_ref(host, read_stat(host, pid), "sibling"))

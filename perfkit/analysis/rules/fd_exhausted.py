@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import Masks, Reals, sum_by
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
-from perfkit.analysis.descriptors import EXHAUSTED_RATIO, Use, read_uses
-from perfkit.analysis.intervals import Share, share_of_blocks
+from perfkit.analysis.descriptors import EXHAUSTED_RATIO, Use, pauses, read_uses, share_without
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._names import name_process
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
@@ -24,7 +20,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: connections not accepted, and pauses before trying again. Mechanism: open count."""
     uses = read_uses(case)
     full = [use for use in uses if use.is_exhausted]
-    share = _share(case, frozenset(use.pid for use in full))
+    share = share_without(case, frozenset(use.pid for use in full))
     if full and passes_gate(share):
         yield _finding(case, full[0], share)
     elif full:
@@ -39,26 +35,6 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         )
     else:
         yield _reject(uses)
-
-
-def _share(case: Case, pids: frozenset[int]) -> Share:
-    """Timed waits of the full processes' threads, and connections that wait to be accepted."""
-    if not pids:
-        return Share(0.0, 0.0, 0.0)
-    axis = case.aligned.axis
-    queued_ns = case.requests.accept_queue * axis.slot_ns
-    queued = sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, queued_ns, axis.block_count)
-    waited = case.ledger.block_ns(_pauses(case, pids))
-    whole: Reals = case.whole_blocks + queued
-    return share_of_blocks(waited + queued, whole)
-
-
-def _pauses(case: Case, pids: frozenset[int]) -> Masks:
-    """Timed waits of these processes' threads; those that queue for such a thread come with it."""
-    ledger = case.ledger
-    full = np.array([pid in pids for pid, _ in ledger.threads] + [False], dtype=bool)
-    mine: Masks = ledger.rows_where(State.TIMER_WAIT) & full[ledger.thread]
-    return mine
 
 
 def _reject(uses: list[Use]) -> Rejection:
@@ -79,7 +55,7 @@ def _reject(uses: list[Use]) -> Rejection:
 
 def _finding(case: Case, use: Use, share: Share) -> Finding:
     queue = float(case.requests.accept_queue.mean())
-    paused = case.share_of(_pauses(case, frozenset([use.pid])))
+    paused = case.share_of(pauses(case, frozenset([use.pid])))
     evidence = [
         Evidence("descriptors open", use.open_count, None, "", f"{SOURCE}, limit {use.limit}"),
         Evidence("share of time in timed waits", paused.value, 0.0, "ratio", "thread_runs"),

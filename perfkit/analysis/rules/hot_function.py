@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from perfkit.analysis._hot import Hot, Uneven, find_grown, find_largest, find_uneven
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.descriptors import retried_ratio
 from perfkit.analysis.halts import read_halts
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
@@ -20,12 +21,18 @@ LATENCY_GROWTH_MIN = 1.3
 # Requests that are slow because nothing runs (stopped, throttled) are not slow by a function.
 GROWN_SHARE_MIN = 0.3
 HALTED_RATIO_MAX = 0.05
+# A process that fails and tries again burns CPU time by that.
+RETRIED_RATIO_MAX = 0.5
 SOURCE = "Python stacks, schedstat"
 SOURCE_THREADS = "schedstat; there are no stacks"
 
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: CPU of serving threads and what waits behind it. Mechanism: its cost per request."""
+    retried = retried_ratio(case)
+    if retried >= RETRIED_RATIO_MAX:
+        yield _retried(retried)
+        return
     hot = find_grown(case)
     if hot is not None and _has_grown(hot) and not _was_halted(case):
         yield _finding(case, hot, is_grown=True)
@@ -42,6 +49,18 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         yield from _look_alikes(case)
         return
     yield _reject(hot)
+
+
+def _retried(ratio: float) -> Rejection:
+    return Rejection(
+        RULE.id,
+        "CPU time of processes without a descriptor, of the service's",
+        ratio,
+        RETRIED_RATIO_MAX,
+        "ratio",
+        "schedstat, /proc/PID/fd",
+        "what fails for want of one is tried again: fd_exhausted comes first",
+    )
 
 
 def _was_halted(case: Case) -> bool:
@@ -179,7 +198,8 @@ RULE = Rule(
         "Or: a few requests cost most of the CPU time, by its spread over the window, and it is\n"
         "hot when they come.\n"
         "Not this: a function that costs the same throughout is what the service does. A thread\n"
-        "that serves nobody is gil_contention or busy_poll_thread."
+        "that serves nobody is gil_contention or busy_poll_thread. What a process without a\n"
+        "descriptor burns to try again is fd_exhausted."
     ),
     fix="look at what the named function was given in the slow requests, and make it do less",
     verify="its CPU per request is the same in slow and in quick parts of the window",
