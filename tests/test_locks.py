@@ -6,6 +6,9 @@ import pytest
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step
 from test_saturation import FUTEX, RECV, WORD, World, find
 
+from perfkit.analysis.case import build_case
+from perfkit.analysis.locks import find_locks
+from perfkit.analysis.states import State
 from perfkit.findings import Finding, Rejection, Report
 
 NANOSLEEP = 35
@@ -82,6 +85,24 @@ def test_owner_in_the_word_is_believed() -> None:
     told = [one for one in said.evidence if "waiting for a peer 10.0.0.9:80" in one.metric]
     assert told[0].observed > 0.8
     assert "named in the lock's word" in told[0].source
+
+
+def test_owner_is_believed_until_another_is_told() -> None:
+    """A word read when a long wait began names the first of many holders, not all of them."""
+    sleep, count = Step(NANOSLEEP, 40 * MS), 5
+    scripts = [
+        [waits(40 * place, owner=100), sleep, waits(160 - 40 * place, owner=101 + place)]
+        for place in range(1, count - 1)
+    ]
+    scripts = [[sleep, waits(160, owner=101)], *scripts, [waits(160, owner=100), sleep]]
+    made = World()
+    made.add_threads(*scripts)
+
+    lock = find_locks(build_case(made.capture()))[0]
+
+    assert lock.known_ratio > 0.85
+    assert {state for state, _, ratio in lock.doing if ratio > 0.05} == {State.TIMER_WAIT}
+    assert len([name for name, ratio in lock.holders if ratio > 0.1]) == count
 
 
 def test_lock_held_for_moments_is_silent() -> None:

@@ -115,9 +115,7 @@ def _is_loop(frame: Frame, rows: Integers) -> bool:
     return bool(waits.sum() >= max(2, LOOP_SHARE_MIN * len(rows)))
 
 
-def _is_only_loop(
-    endpoints: Endpoints, frame: Frame, mine: Masks, thread: tuple[int, int]
-) -> bool:
+def _is_only_loop(endpoints: Endpoints, frame: Frame, mine: Masks, thread: tuple[int, int]) -> bool:
     """Whether a main thread does nearly all work of a process that watches connections by epoll.
 
     One that never comes back to epoll within the window is one too. Where several threads take

@@ -1,8 +1,8 @@
 """Who holds the locks that threads of the service wait for, and what the holder does meanwhile.
 
 A wait is looked at every few milliseconds for as long as it was seen. Its holder is the thread that
-the lock's word names (glibc mutexes), else the one that last left a wait for the same word: that
-one got it, unless another came by without waiting, so it is inferred.
+was last told to be: by the lock's word, which names it (glibc mutexes), or by leaving a wait for
+the same word: that one got it, unless another came by without waiting, so it is inferred.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
@@ -117,26 +118,38 @@ def _name(label: Label) -> str:
     return label.culprit if label.state is State.LOCK_WAIT else ""
 
 
-def _looks(moves: _Moves, word: _Word, step_ns: int) -> Iterator[tuple[int, int]]:
-    """The instants at which a thread is looked at while it waits, each with the owner named."""
+def _looks(moves: _Moves, word: _Word, step_ns: int) -> Iterator[int]:
+    """The instants at which a thread is looked at while it waits."""
     for row, one in enumerate(moves.word):
         if one == word:
-            for t_ns in range(moves.moved[row], moves.end[row] + 1, step_ns):
-                yield t_ns, moves.owner[row]
+            yield from range(moves.moved[row], moves.end[row] + 1, step_ns)
 
 
-def _leavings(
-    users: list[_Thread], threads: dict[_Thread, _Moves], word: _Word
-) -> tuple[list[int], list[_Thread]]:
-    """When each thread left a wait for the word, in time."""
-    left = []
+class _Taking(NamedTuple):
+    """From this instant on a thread is taken to hold the lock."""
+
+    t_ns: int
+    holder: _Thread
+    is_named: bool
+
+
+def _takings(users: list[_Thread], threads: dict[_Thread, _Moves], word: _Word) -> list[_Taking]:
+    """What tells of the lock's holders, in time: owners that its word named, and waits that ended.
+
+    The word is read when a wait is first seen. A long wait sees many holders after that one.
+    """
+    found = []
     for user in users:
         moves = threads[user]
-        for row, one in enumerate(moves.word[:-1]):
-            if one == word:
-                left.append(((moves.end[row] + moves.moved[row + 1]) // 2, user))
-    left.sort()
-    return [t_ns for t_ns, _ in left], [user for _, user in left]
+        for row, one in enumerate(moves.word):
+            if one != word:
+                continue
+            if moves.owner[row]:
+                found.append(_Taking(moves.moved[row], (word[0], moves.owner[row]), True))
+            if row + 1 < len(moves.word):
+                left_ns = (moves.end[row] + moves.moved[row + 1]) // 2
+                found.append(_Taking(left_ns, user, False))
+    return sorted(found)
 
 
 def _describe(
@@ -147,18 +160,21 @@ def _describe(
 ) -> tuple[int, Lock]:
     """One lock, and how often it was seen waited for."""
     step_ns = max(LOOK_NS, int(case.window_ns) * len(users) // LOOK_LIMIT)
-    times, leavers = _leavings(users, threads, word)
+    takings = _takings(users, threads, word)
+    times = [one.t_ns for one in takings]
     holders: Counter[_Thread] = Counter()
     doing: Counter[tuple[State, str]] = Counter()
     count = named = 0
     for user in users:
-        for t_ns, owner in _looks(threads[user], word, step_ns):
+        for t_ns in _looks(threads[user], word, step_ns):
             count += 1
             place = bisect_right(times, t_ns) - 1
-            holder = (word[0], owner) if owner else leavers[place] if place >= 0 else user
-            label = _doing(threads, holder, t_ns, word) if holder != user else None
+            if place < 0 or takings[place].holder == user:
+                continue
+            holder = takings[place].holder
+            label = _doing(threads, holder, t_ns, word)
             if label is not None:
-                named += bool(owner)
+                named += takings[place].is_named
                 holders[holder] += 1
                 doing[label.state, label.culprit] += 1
     known = max(sum(holders.values()), 1)
