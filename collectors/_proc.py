@@ -18,6 +18,7 @@ NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 STAT_LIMIT_BYTES = 4096
 STATUS_LIMIT_BYTES = 16384
 DESCRIPTOR_LIMIT = 65_536
+DESCRIPTORS_KEPT_NS_MAX = 10_000_000_000  # thousands take 10 ms and more to list
 
 
 class ProcStat(Struct, frozen=True):
@@ -150,7 +151,11 @@ def list_descriptors(host: Host, pid: int) -> list[tuple[int, str]]:
     from perfkit import _native  # not at the top: without it `record` must say what is missing
 
     root = os.fspath(host.proc)
-    return host.share(("fd", pid), lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT))
+    return host.share(
+        ("fd", pid),
+        lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT),
+        DESCRIPTORS_KEPT_NS_MAX,
+    )
 
 
 def read_cpu_ns(host: Host, pid: int) -> int:
