@@ -22,6 +22,7 @@ DIGIT_LIMIT = 18  # what always fits the 64 bits of a column
 COUNTER_DIGIT_LIMIT = 20
 PID_DIGIT_LIMIT = 7  # 4,194,304, the largest pid_max there is
 CPU_DIGIT_LIMIT = 6
+DESCRIPTORS_KEPT_NS_MAX = 10_000_000_000  # thousands take 10 ms and more to list
 
 
 class ProcStat(Struct, frozen=True):
@@ -172,7 +173,11 @@ def list_descriptors(host: Host, pid: int) -> list[tuple[int, str]]:
     from perfkit import _native  # not at the top: without it `record` must say what is missing
 
     root = os.fspath(host.proc)
-    return host.share(("fd", pid), lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT))
+    return host.share(
+        ("fd", pid),
+        lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT),
+        DESCRIPTORS_KEPT_NS_MAX,
+    )
 
 
 def read_cpu_ns(host: Host, pid: int) -> int:

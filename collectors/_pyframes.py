@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from perfkit import _native
+from perfkit.allowance import Want
 from perfkit.collectors import _pyoffsets
 from perfkit.collectors._descriptors import to_text
 from perfkit.collectors._proc import parse_status
@@ -23,7 +24,7 @@ from perfkit.host import Host
 from perfkit.model import Rate
 
 INTERVAL_NS = 20_000_000
-BUDGET_RATIO = 0.005
+WANT = Want(start_ratio=0.005, ratio_min=0.001, ratio_max=0.005, weight=3)
 PROCESS_LIMIT = 8
 STATUS_LIMIT_BYTES = 16384
 ADDRESS_LIMIT = 1 << 47
@@ -72,7 +73,7 @@ class FrameReader:
             return False
         if self._sampler is None:
             self._sampler = _native.PythonSampler(
-                os.fspath(self._host.proc), interval_ns=INTERVAL_NS, budget_ratio=BUDGET_RATIO
+                os.fspath(self._host.proc), interval_ns=INTERVAL_NS, budget_ratio=WANT.start_ratio
             )
         start, offsets = found
         try:
@@ -98,6 +99,15 @@ class FrameReader:
         for begin_ns, end_ns, pid, tid, is_running, stack, run_ns in rows:
             kind = FRAMES if is_running else BLOCKED
             yield Look(begin_ns, end_ns, pid, tid, kind, stack, run_ns)
+
+    def share_budget(self) -> None:
+        """Asks what it may take of a core by now."""
+        if self._sampler is None or self._host.allowance is None:
+            return
+        status = self._sampler.status()
+        is_full = status["interval_ns"] <= INTERVAL_NS
+        share = self._host.allowance.share
+        self._sampler.set_budget(share("python_stacks", WANT, status["spent_ns"], is_full=is_full))
 
     def frames_of(self, stack: int) -> tuple[tuple[str, str], ...]:
         """The (function, file) pairs of a stack that a look named, innermost first."""

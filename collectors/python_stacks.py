@@ -8,7 +8,7 @@ holds the interpreter's lock, which costs the same for any number of threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from msgspec import Struct
 
@@ -107,6 +107,7 @@ class _Session:
         self._host = host
         self._tracker = ServiceTracker(host, target)
         self._stacks: dict[tuple[_pyspy.Frame, ...], int] = {}
+        self._looked: dict[int, int] = {}  # our numbers by those of the reader
         self._running: list[_Running] = []
         self._failed: set[int] = set()
         self._stretch_count = self._dropped_count = 0
@@ -119,6 +120,7 @@ class _Session:
             time.sleep(SETTLE_S)
 
     def poll(self) -> Iterator[Item]:
+        self._reader.share_budget()
         yield from self._take()
         ended = [one for one in self._running if one.recorder.has_ended]
         self._running = [one for one in self._running if one not in ended]
@@ -170,10 +172,15 @@ class _Session:
             yield Rows(STACK_SAMPLES.name, (), 0, lost)
 
     def _keep_look(self, look: Look) -> Iterator[Item]:
-        frames = self._reader.frames_of(look.stack)
-        stack = tuple(_pyspy.Frame(function, file) for function, file in frames)
+        number = self._looked.get(look.stack)
+        if number is None:
+            frames = self._reader.frames_of(look.stack)
+            stack = tuple(_pyspy.Frame(function, file) for function, file in frames)
+            number = yield from self._number(stack)
+            if number is not None:
+                self._looked[look.stack] = number
         row = (look.begin_ns, look.end_ns, look.pid, look.tid, look.kind)
-        yield from self._number(stack, row, look.run_ns)
+        yield from self._tell(row, number, look.run_ns)
 
     def _read_clocks(self) -> dict[int, int]:
         pids = self._tracker.service_pids
@@ -240,22 +247,23 @@ class _Session:
             yield Rows(STACK_SAMPLES.name, (), 0, lost)
 
     def _keep(self, one: _Running, stretch: _pyspy.Stretch) -> Iterator[Item]:
+        number = yield from self._number(stretch.stack)
         row = (stretch.begin_ns, stretch.end_ns, one.pid, stretch.tid, one.kind)
-        yield from self._number(stretch.stack, row, -1)
+        yield from self._tell(row, number, -1)
 
-    def _number(
-        self, stack: tuple[_pyspy.Frame, ...], row: tuple[int | str, ...], run_ns: int
-    ) -> Iterator[Item]:
-        """Yields a row, and before it the frames of a stack that is new."""
+    def _number(self, stack: tuple[_pyspy.Frame, ...]) -> Generator[Item, None, int | None]:
+        """Yields the frames of a stack that is new, and returns its number; None: no room."""
         number = self._stacks.get(stack)
-        is_full = number is None and len(self._stacks) >= STACK_LIMIT
-        if is_full or self._stretch_count >= STRETCH_LIMIT:
-            self._dropped_count += 1
-            return
-        if number is None:
+        if number is None and len(self._stacks) < STACK_LIMIT:
             number = self._stacks[stack] = len(self._stacks)
             for depth, frame in enumerate(stack):
                 yield Row(STACKS.name, (number, depth, frame.function, frame.file))
+        return number
+
+    def _tell(self, row: tuple[int | str, ...], number: int | None, run_ns: int) -> Iterator[Item]:
+        if number is None or self._stretch_count >= STRETCH_LIMIT:
+            self._dropped_count += 1
+            return
         self._stretch_count += 1
         yield Row(STACK_SAMPLES.name, (*row, number, run_ns))
 

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 from perfkit import _native
+from perfkit.allowance import Want
 from perfkit.collectors._proc import list_descriptors
 from perfkit.collectors._service import ServiceTracker
 from perfkit.collectors._socket_text import TextSession
@@ -33,6 +34,9 @@ from perfkit.model import (
 FIXTURE = "live"  # reads the kernel through netlink: proved on real sockets, not on fixture trees
 
 POLL_INTERVAL_NS = 50_000_000
+LISTING_INTERVAL_NS = 1_000_000_000
+LISTED_RATIO = 0.8  # fewer listings than this, of those asked for, are worth a remark
+WANT = Want(start_ratio=0.006, ratio_min=0.0035, ratio_max=0.012, weight=5)
 # Looking through /proc/PID/fd may take this share of a core; large tables are read less often.
 DESCRIPTOR_COST_RATIO = 0.002
 FOLLOW_INTERVAL_NS = 2_000_000_000
@@ -124,8 +128,9 @@ SOCKET_POLLS = TableSchema(
 class _Session:
     """The sampler at work."""
 
-    def __init__(self, sampler: _native.SocketSampler, owners: _Owners) -> None:
-        self._sampler, self._owners = sampler, owners
+    def __init__(self, host: Host, sampler: _native.SocketSampler, owners: _Owners) -> None:
+        self._host, self._sampler, self._owners = host, sampler, owners
+        self._ratios = [WANT.start_ratio]
         self._waiting: list[tuple[int, Row]] = []
         self._late: list[_native.NamedRows] = []
         self._stuck = False
@@ -133,6 +138,7 @@ class _Session:
 
     def poll(self) -> Iterable[Item]:
         self._tell_inodes()
+        self._share_budget()
         return self._take(OWNER_WAIT_POLLS)
 
     def close(self) -> Iterable[Item]:
@@ -150,8 +156,18 @@ class _Session:
             achieved_hertz=max(count - 1, 0) * 1e9 / span_ns,
             tick_count=count,
             missed_count=max(0, planned - count),
-            note="; ".join(_remarks(stats, self._stuck)),
+            note="; ".join(_remarks(stats, self._stuck, sum(self._ratios) / len(self._ratios))),
         )
+
+    def _share_budget(self) -> None:
+        """Asks what the sampler may take of a core by now."""
+        if self._host.allowance is None:
+            return
+        stats = self._sampler.stats()
+        is_full = stats["interval_ns"] <= POLL_INTERVAL_NS
+        ratio = self._host.allowance.share("sockets", WANT, stats["cpu_ns"], is_full=is_full)
+        self._ratios.append(ratio)
+        self._sampler.set_budget(ratio)
 
     def _tell_inodes(self) -> None:
         if self._owners.update():
@@ -268,13 +284,22 @@ def _identity_rows(identities: _native.NamedRows) -> Iterator[Row]:
         )
 
 
-def _remarks(stats: dict[str, int], stuck: bool) -> Iterator[str]:
+def _remarks(
+    stats: dict[str, int], stuck: bool, budget_ratio: float = WANT.start_ratio
+) -> Iterator[str]:
     """What a reader of the rows must know."""
     if stats["closed_error"]:
         reason = os.strerror(stats["closed_error"]).lower()
         yield f"requests on short connections are not counted ({reason}; grant CAP_NET_ADMIN)"
     if stats["interval_ns"] > POLL_INTERVAL_NS:
-        yield f"slowed to {1e9 / stats['interval_ns']:.1f} Hz to stay within 0.7 % of a core"
+        hertz, percent = 1e9 / stats["interval_ns"], 100 * budget_ratio
+        yield f"slowed to {hertz:.1f} Hz to stay within {percent:.1f} % of a core"
+    span_ns = stats["last_poll_ns"] - stats["start_ns"]
+    listed_count = max(stats["full_dump_count"], 1)
+    if listed_count < LISTED_RATIO * (span_ns // LISTING_INTERVAL_NS):
+        seconds, cost_ms = span_ns / 1e9 / listed_count, stats["dump_cpu_ns"] / 1e6
+        each_ms = cost_ms / max(stats["dump_count"], 1)
+        yield f"all sockets listed every {seconds:.1f} s instead of 1 s: it takes {each_ms:.1f} ms"
     if stats["lost_count"]:
         yield f"the kernel dropped messages {stats['lost_count']} times"
     if stats["refused_count"]:
@@ -294,13 +319,18 @@ def open_session(host: Host, target: Target) -> Session:
     """
     path = host.proc / str(target.main_pid) / "ns" / "net"
     try:
-        sampler = _native.SocketSampler(os.fspath(path), poll_interval_ns=POLL_INTERVAL_NS)
+        sampler = _native.SocketSampler(
+            os.fspath(path),
+            poll_interval_ns=POLL_INTERVAL_NS,
+            dump_interval_ns=LISTING_INTERVAL_NS,
+            budget_ratio=WANT.start_ratio,
+        )
     except OSError as error:
         owners = _Owners(host, target)
         if error.errno in (errno.EPERM, errno.EACCES) and owners.read():
             return TextSession(host, target, owners.read)
         raise _to_unavailable(error) from error
-    return _Session(sampler, _Owners(host, target))
+    return _Session(host, sampler, _Owners(host, target))
 
 
 def _to_unavailable(error: OSError) -> Unavailable:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from perfkit import _native
+from perfkit.allowance import Want
 from perfkit.collectors._cgroup import cpu_chains
 from perfkit.collectors._descriptors import EPOLL_MEMBERS, FDS, DescriptorTable, to_text
 from perfkit.collectors._proc import parse_status
@@ -36,14 +37,7 @@ from perfkit.model import (
 FIXTURE = "live"  # proved on real threads, not on fixture trees
 
 INTERVAL_NS = 10_000_000
-# All of perfkit may cost 3 % of a core, py-spy included: what the others leave is the sampler's,
-# which could use 2 %. Until they have been watched for a second it begins with BUDGET_RATIO.
-WHOLE_BUDGET_RATIO = 0.028
-BUDGET_RATIO = 0.01
-BUDGET_RATIO_MIN = 0.005
-BUDGET_RATIO_MAX = 0.02
-MET_RATIO_MAX = 0.01
-WINDOW_NS, FIRST_NS = 10_000_000_000, 1_000_000_000
+WANT = Want(start_ratio=0.006, ratio_min=0.0025, ratio_max=0.02, weight=5)
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
 STATUS_LIMIT_NS = 1_000_000  # and the CPU time they may take
@@ -148,13 +142,10 @@ class _Session:
         self._dropped_count = 0
         pids = self._tracker.service_pids
         self._sampler = _native.ThreadSampler(
-            os.fspath(host.proc), pids, interval_ns=INTERVAL_NS, budget_ratio=BUDGET_RATIO
+            os.fspath(host.proc), pids, interval_ns=INTERVAL_NS, budget_ratio=WANT.start_ratio
         )
         self._told = set(pids)
-        # Of the first two polls: the time, and what the rest of perfkit had spent by then.
-        self._marks: list[tuple[int, int]] = []
-        self._ratios = [BUDGET_RATIO]
-        self._met_ns = 0
+        self._ratios = [WANT.start_ratio]
         for ref in cpu_chains(host, target):
             path = os.fspath(ref.folder / "cpu.stat")
             self._sampler.add_cgroup(ref.index, path, ref.version)
@@ -171,22 +162,14 @@ class _Session:
         self._share_budget()
 
     def _share_budget(self) -> None:
-        """Gives the sampler what the rest of perfkit has left unused of the whole so far."""
-        sampler_ns = self._sampler.status()["spent_ns"]
-        rest_ns = self._host.spent_ns() - sampler_ns
-        now_ns = time.monotonic_ns()
-        if not self._marks:
-            self._met_ns = sampler_ns
-        if len(self._marks) < 2:
-            self._marks.append((now_ns, rest_ns))
+        """Asks what the sampler may take of a core by now."""
+        if self._host.allowance is None:
             return
-        (_, first_rest_ns), (settled_ns, settled_rest_ns) = self._marks
-        ratio = to_budget_ratio(
-            settled_rest_ns - first_rest_ns, rest_ns - settled_rest_ns, now_ns - settled_ns
-        )
+        status = self._sampler.status()
+        is_full = status["interval_ns"] <= INTERVAL_NS
+        ratio = self._host.allowance.share("threads", WANT, status["spent_ns"], is_full=is_full)
         self._ratios.append(ratio)
-        # What it took to open so many threads before the window is no part of the rate within it.
-        self._sampler.set_budget(ratio + min(self._met_ns / WINDOW_NS, MET_RATIO_MAX))
+        self._sampler.set_budget(ratio)
 
     def close(self) -> Iterable[Item]:
         self._sampler.stop()
@@ -240,17 +223,6 @@ class _Session:
         name = fields.get("Name") or parse_name(words)
         allowed = fields.get("Cpus_allowed_list", "")
         return Row("threads", (pid, tid, start_ticks, name, nice, policy, allowed, first_seen_ns))
-
-
-def to_budget_ratio(first_ns: int, rest_ns: int, span_ns: int) -> float:
-    """The sampler's share of a core: what the rest of perfkit leaves, within its two bounds.
-
-    `first_ns` is what the rest spent in the first second, when all is read for the first time: it
-    is charged to a window of WINDOW_NS. `rest_ns` is what it spent in the `span_ns` since then.
-    """
-    later_ns = rest_ns / max(span_ns, 1) * (WINDOW_NS - FIRST_NS)
-    left_ratio = WHOLE_BUDGET_RATIO - (first_ns + later_ns) / WINDOW_NS
-    return min(max(left_ratio, BUDGET_RATIO_MIN), BUDGET_RATIO_MAX)
 
 
 def to_pace_remark(status: dict[str, int], budget_ratio: float) -> Iterator[str]:

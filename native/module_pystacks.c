@@ -257,10 +257,11 @@ static PyObject *sampler_status(PyObject *object, PyObject *unused)
     pk_pysampler_get_status(((sampler_object *)object)->sampler, &status);
     const pk_pycounts *counts = &status.counts;
     return Py_BuildValue(
-        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i}", "started_ns",
+        "{s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:L,s:i}", "started_ns",
         (long long)status.started_ns, "last_tick_ns", (long long)status.last_tick_ns, "tick_count",
         (long long)status.tick_count, "missed_count", (long long)status.missed_count, "spent_ns",
-        (long long)status.spent_ns, "process_count", (long long)status.process_count,
+        (long long)status.spent_ns, "interval_ns", (long long)status.interval_ns, "process_count",
+        (long long)status.process_count,
         "thread_count", (long long)status.thread_count, "walk_count",
         (long long)counts->walk_count, "torn_count", (long long)counts->torn_count, "cut_count",
         (long long)counts->cut_count, "full_count", (long long)counts->full_count, "unknown_count",

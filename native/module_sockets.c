@@ -142,6 +142,25 @@ static PyObject *sampler_set_inodes(PyObject *object, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+static PyObject *sampler_set_budget(PyObject *object, PyObject *argument)
+{
+    struct sampler_object *self = (struct sampler_object *)object;
+    const double budget_ratio = PyFloat_AsDouble(argument);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(budget_ratio > 0 && budget_ratio <= 1)) {
+        PyErr_SetString(PyExc_ValueError, "budget_ratio must be above 0 and at most 1");
+        return NULL;
+    }
+    if (begin(self) != 0) {
+        return NULL;
+    }
+    pk_socket_sampler_set_budget(self->sampler, budget_ratio);
+    self->is_busy = 0;
+    Py_RETURN_NONE;
+}
+
 /* (columns, row count, dropped count) of the columns from first on. */
 static PyObject *pack_rows(const struct pk_socket_rows *rows, const size_t *columns, size_t count)
 {
@@ -262,8 +281,9 @@ static PyObject *sampler_stats(PyObject *object, PyObject *ignored)
         {"cpu_ns", offsetof(struct pk_socket_stats, cpu_ns)},
         {"interval_ns", offsetof(struct pk_socket_stats, interval_ns)},
         {"dump_count", offsetof(struct pk_socket_stats, dump_count)},
+        {"full_dump_count", offsetof(struct pk_socket_stats, full_dump_count)},
         {"dump_error_count", offsetof(struct pk_socket_stats, dump_error_count)},
-        {"dump_ns", offsetof(struct pk_socket_stats, dump_ns)},
+        {"dump_cpu_ns", offsetof(struct pk_socket_stats, dump_cpu_ns)},
         {"lost_count", offsetof(struct pk_socket_stats, lost_count)},
         {"refused_count", offsetof(struct pk_socket_stats, refused_count)},
         {"inode_dropped_count", offsetof(struct pk_socket_stats, inode_dropped_count)},
@@ -297,6 +317,7 @@ static PyObject *sampler_stats(PyObject *object, PyObject *ignored)
 static PyMethodDef sampler_methods[] = {
     {"set_inodes", sampler_set_inodes, METH_O,
      "Tells which socket inodes the service holds, as packed 64-bit integers."},
+    {"set_budget", sampler_set_budget, METH_O, "Changes what it may cost, of a core."},
     {"take", sampler_take, METH_NOARGS, "Hands over what was recorded since the last take."},
     {"stop", sampler_stop, METH_NOARGS,
      "Ends the sampler within 0.3 s; False when its thread is stuck in the kernel."},

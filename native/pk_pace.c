@@ -16,8 +16,19 @@ void pk_pace_init(pk_pace *pace, int64_t base_interval_ns, double budget_ratio, 
         .interval_ns = base_interval_ns,
         .slot_ns = now_ns,
         .adapted_ns = now_ns,
+        .interval_limit_ns = INTERVAL_LIMIT_NS,
+        .budget_since_ns = now_ns,
         .random = (uint64_t)now_ns | 1,
     };
+}
+
+void pk_pace_set_budget(pk_pace *pace, double budget_ratio, int64_t now_ns)
+{
+    if (budget_ratio < pace->budget_ratio || budget_ratio > pace->budget_ratio) {
+        pace->budget_ratio = budget_ratio;
+        pace->budget_since_ns = now_ns;
+        pace->budget_spent_ns = 0;
+    }
 }
 
 /* xorshift64: uniform in [-1, 1). */
@@ -42,11 +53,11 @@ int64_t pk_pace_next(pk_pace *pace, int64_t now_ns)
 }
 
 /* What may be spent from now on, as a share of a core, so that within REPAY_NS the mean since the
- * start is the budget: what registering many threads has cost is paid back by fewer ticks. */
+ * budget was set is the budget: what registering many threads cost is paid back by fewer ticks. */
 static double allowed_ratio(const pk_pace *pace, int64_t now_ns)
 {
-    double horizon_ns = (double)(now_ns - pace->started_ns + REPAY_NS);
-    double left_ns = pace->budget_ratio * horizon_ns - (double)pace->spent_ns;
+    double horizon_ns = (double)(now_ns - pace->budget_since_ns + REPAY_NS);
+    double left_ns = pace->budget_ratio * horizon_ns - (double)pace->budget_spent_ns;
     double ratio = left_ns / (double)REPAY_NS;
     double low = pace->budget_ratio / 4;
     double high = pace->budget_ratio;
@@ -56,8 +67,8 @@ static double allowed_ratio(const pk_pace *pace, int64_t now_ns)
 static void adapt(pk_pace *pace, int64_t now_ns)
 {
     double wanted_ns = pace->tick_cost_ns / allowed_ratio(pace, now_ns);
-    int64_t interval_ns = wanted_ns > (double)INTERVAL_LIMIT_NS ? INTERVAL_LIMIT_NS
-                                                                : (int64_t)wanted_ns;
+    int64_t limit_ns = pace->interval_limit_ns;
+    int64_t interval_ns = wanted_ns > (double)limit_ns ? limit_ns : (int64_t)wanted_ns;
     if (interval_ns < pace->base_interval_ns) {
         interval_ns = pace->base_interval_ns;
     }
@@ -69,6 +80,7 @@ void pk_pace_account(pk_pace *pace, int64_t now_ns, int64_t cpu_ns, int typical)
 {
     pace->tick_count++;
     pace->spent_ns += cpu_ns;
+    pace->budget_spent_ns += cpu_ns;
     if (pace->tick_cost_ns <= 0) {
         /* The first tick opens every file: about eight times a later one. */
         pace->tick_cost_ns = (double)cpu_ns / (typical ? 1 : 8);

@@ -14,6 +14,9 @@ typedef struct {
     int64_t interval_ns;
     int64_t slot_ns;
     int64_t adapted_ns;
+    int64_t interval_limit_ns; /* ticks never come more rarely than this */
+    int64_t budget_since_ns;   /* what was spent before is the owner's to reckon with */
+    int64_t budget_spent_ns;   /* of `spent_ns`, since then */
     double tick_cost_ns; /* smoothed; 0 before the first estimate */
     int64_t spent_ns;
     int64_t tick_count;
@@ -21,6 +24,10 @@ typedef struct {
 } pk_pace;
 
 void pk_pace_init(pk_pace *pace, int64_t base_interval_ns, double budget_ratio, int64_t now_ns);
+
+/* Gives another share from now on; the same one again changes nothing. What the share before did
+ * not pay for is not paid back: whoever sets it has watched that. */
+void pk_pace_set_budget(pk_pace *pace, double budget_ratio, int64_t now_ns);
 
 /* The instant of the next tick; slots already past are skipped. It may lie slightly before now. */
 int64_t pk_pace_next(pk_pace *pace, int64_t now_ns);

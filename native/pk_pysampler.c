@@ -11,6 +11,8 @@
 #include "pk_pace.h"
 
 enum { STACK_BYTES = 512 * 1024 };
+/* One look at hundreds of threads takes milliseconds. */
+static const int64_t INTERVAL_LIMIT_NS = 2000LL * 1000 * 1000;
 
 typedef struct {
     int32_t pid;
@@ -117,6 +119,7 @@ static void publish(pk_pysampler *sampler, int64_t now_ns)
         .tick_count = pace->tick_count,
         .missed_count = pk_pace_missed_count(pace, now_ns),
         .spent_ns = pace->spent_ns,
+        .interval_ns = pace->interval_ns,
         .process_count = (int64_t)sampler->process_count,
         .thread_count = thread_count,
         .counts = sampler->shared.counts,
@@ -126,8 +129,8 @@ static void publish(pk_pysampler *sampler, int64_t now_ns)
 
 static void tick(pk_pysampler *sampler)
 {
-    sampler->pace.budget_ratio =
-        atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    double budget_ratio = atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    pk_pace_set_budget(&sampler->pace, budget_ratio, clock_ns(CLOCK_MONOTONIC));
     bool has_new = take_orders(sampler);
     for (size_t i = sampler->process_count; i > 0; i--) {
         pk_pyprocess_look(&sampler->processes[i - 1], &sampler->shared);
@@ -162,6 +165,7 @@ static void *run(void *argument)
     int64_t planned_ns = clock_ns(CLOCK_MONOTONIC);
     double budget_ratio = atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
     pk_pace_init(&sampler->pace, sampler->interval_ns, budget_ratio, planned_ns);
+    sampler->pace.interval_limit_ns = INTERVAL_LIMIT_NS;
     do {
         tick(sampler);
         planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));

@@ -26,6 +26,7 @@ typedef struct {
     int64_t tick_count;
     int64_t missed_count;
     int64_t spent_ns;
+    int64_t interval_ns; /* as adapted to the budget */
     int64_t process_count;
     int64_t thread_count;
     pk_pycounts counts;

@@ -167,8 +167,8 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
     int64_t began_ns = clock_ns(CLOCK_MONOTONIC);
     uint64_t number = (uint64_t)sampler->pace.tick_count;
     read_mailbox(sampler);
-    sampler->pace.budget_ratio =
-        atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    double budget_ratio = atomic_load_explicit(&sampler->budget_ratio, memory_order_relaxed);
+    pk_pace_set_budget(&sampler->pace, budget_ratio, began_ns);
     pk_listing found = is_last ? (pk_listing){0, 0} : look(sampler, began_ns);
     for (int i = 0; i < sampler->quota_count; i++) {
         pk_quota_read(&sampler->quotas[i], number, clock_ns(CLOCK_MONOTONIC), is_last,

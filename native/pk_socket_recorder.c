@@ -6,8 +6,6 @@
 
 enum {
     CLOSED_LIMIT = 16384, /* closed sockets looked at in one poll */
-    /* Wall time of dumps is held to 1/DUMP_SHARE of the time, by dumping more rarely. */
-    DUMP_SHARE = 300,
 };
 
 static const int64_t GONE_KEPT_NS = 2000000000; /* the kernel may tell of the end a little later */
@@ -20,6 +18,8 @@ int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
     recorder->query.descriptor = -1;
     recorder->query.closed_descriptor = -1;
     recorder->random_state = (uint64_t)pk_clock_ns() | 1;
+    pk_socket_pace_init(&recorder->pace, config->poll_interval_ns, config->get_limit,
+                        config->budget_ratio);
     recorder->stats.interval_ns = config->poll_interval_ns;
     int error = pk_socket_table_init(&recorder->table, config->socket_limit, config->inode_limit);
     if (error == 0) {
@@ -43,7 +43,8 @@ void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const in
 {
     pk_socket_table_set_inodes(&recorder->table, inodes, count);
     if (recorder->table.listeners.count == 0) {
-        recorder->next_dump_ns = 0; /* nothing is recognised before the first listeners are */
+        /* Nothing is recognised before the first listeners are. */
+        recorder->next_dump_ns = recorder->pace.listing_due_ns = 0;
     }
 }
 
@@ -227,27 +228,22 @@ static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry 
     entry->tick_count += 1;
 }
 
-static int64_t larger(int64_t left, int64_t right)
-{
-    return left > right ? left : right;
-}
-
 static void dump(struct pk_socket_recorder *recorder, const struct pk_dump_query *wanted)
 {
     const int64_t start_ns = pk_clock_ns();
+    const int64_t cpu_start_ns = pk_thread_cpu_ns();
     const int error = pk_socket_query_dump(&recorder->query, wanted, visit_found, recorder);
-    const int64_t took_ns = pk_clock_ns() - start_ns;
+    const int64_t cpu_ns = pk_thread_cpu_ns() - cpu_start_ns;
     recorder->stats.dump_count += 1;
     recorder->stats.dump_error_count += error != 0;
-    recorder->stats.dump_ns += took_ns;
+    recorder->stats.dump_cpu_ns += cpu_ns;
     if (wanted->port_count == 0) {
-        recorder->next_dump_ns =
-            start_ns + larger(recorder->config.dump_interval_ns, took_ns * DUMP_SHARE);
-    } else {
-        recorder->accept_rest_ns = took_ns * DUMP_SHARE;
+        recorder->stats.full_dump_count += 1;
+        recorder->next_dump_ns = start_ns + recorder->config.dump_interval_ns;
     }
-    recorder->next_accept_ns =
-        start_ns + larger(recorder->config.accept_interval_ns, recorder->accept_rest_ns);
+    recorder->next_accept_ns = start_ns + recorder->config.accept_interval_ns;
+    pk_socket_pace_account_listing(&recorder->pace, start_ns, cpu_ns,
+                                   recorder->config.accept_interval_ns);
 }
 
 static void drop_gone(struct pk_socket_recorder *recorder)
@@ -266,6 +262,9 @@ static void drop_gone(struct pk_socket_recorder *recorder)
 static void discover(struct pk_socket_recorder *recorder)
 {
     const int64_t now_ns = pk_clock_ns();
+    if (now_ns < recorder->pace.listing_due_ns) {
+        return;
+    }
     if (now_ns >= recorder->next_dump_ns) {
         drop_gone(recorder);
         dump(recorder, &(struct pk_dump_query){.states = PK_TCP_OWNED_STATES});
@@ -315,12 +314,12 @@ static uint32_t read_order(struct pk_socket_recorder *recorder, const struct pk_
     return read_count + read_entries(recorder, entries, count);
 }
 
-/* All connections when they are few; else the next get_limit of a random order, which is made anew
+/* All connections when they are few; else the next read_limit of a random order, which is made anew
  * when it has been read through. */
 static uint32_t read_connections(struct pk_socket_recorder *recorder)
 {
     const uint32_t total = recorder->table.connections.count;
-    const uint32_t limit = recorder->config.get_limit;
+    const uint32_t limit = recorder->pace.read_limit;
     if (total - recorder->gone_count <= limit) {
         recorder->cursor = 0;
         return read_order(recorder, &recorder->table.connections, 0, total);
@@ -355,7 +354,7 @@ void pk_socket_recorder_poll(struct pk_socket_recorder *recorder)
     pk_socket_rows_append(&recorder->fresh.polls, row);
     recorder->stats.last_poll_ns = recorder->now_ns;
     recorder->stats.poll_count += 1;
-    recorder->stats.cpu_ns += cpu_ns;
+    recorder->stats.polled_count = polled;
     recorder->stats.lost_count = recorder->query.lost_count;
     recorder->stats.refused_count = table->refused_count;
     recorder->stats.socket_count = known;

@@ -2,6 +2,7 @@
  * sampler's thread only. The batch to write to changes between polls. */
 #ifndef PK_SOCKET_RECORDER_H
 #define PK_SOCKET_RECORDER_H
+#include "pk_socket_pace.h"
 #include "pk_socket_query.h"
 #include "pk_socket_sampler.h"
 #include "pk_socket_table.h"
@@ -12,10 +13,10 @@ struct pk_socket_recorder {
     struct pk_socket_table table;
     struct pk_socket_batch fresh; /* rows of the poll in progress */
     struct pk_socket_stats stats;
+    struct pk_socket_pace pace;
     int64_t now_ns; /* t_ns of the poll in progress */
     int64_t next_dump_ns;
     int64_t next_accept_ns;
-    int64_t accept_rest_ns; /* pause that the last dump of the listeners' ports asks for */
     uint32_t gone_count;
     uint32_t cursor; /* next connection to read when not all can be */
     uint64_t random_state;
@@ -30,7 +31,7 @@ void pk_socket_recorder_deinit(struct pk_socket_recorder *recorder);
 void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const int64_t *inodes,
                                    size_t count);
 
-/* Discovers and reads once. */
+/* Discovers and reads once. What it costs is booked by the caller, who sees all of it. */
 void pk_socket_recorder_poll(struct pk_socket_recorder *recorder);
 
 /* Writes every open run and every identity that was held back. */

@@ -13,11 +13,7 @@
 #include <unistd.h>
 
 static const int64_t START_WAIT_NS = 1000000000;
-static const int64_t SLOWEST_INTERVAL_NS = 250000000; /* one poll a block */
-enum {
-    COST_POLLS = 16, /* over which a poll's cost is smoothed */
-    JITTER_PERCENT = 20,
-};
+enum { JITTER_PERCENT = 20 };
 
 struct pk_socket_sampler {
     struct pk_socket_recorder recorder; /* the thread's own */
@@ -39,6 +35,7 @@ struct pk_socket_sampler {
     size_t inode_count;
     int64_t inode_dropped_count;
     bool has_new_inodes;
+    double budget_ratio;
     struct pk_socket_batch batches[2];
     size_t active;
     struct pk_socket_stats stats;
@@ -91,20 +88,17 @@ static void share(struct pk_socket_sampler *sampler)
     pthread_mutex_unlock(&sampler->lock);
 }
 
-/* Slows down when polls cost more than the budget, and comes back when they do not. The mean begins
- * at nothing, since the first polls, which find everything, are not typical. */
-static void adapt(struct pk_socket_recorder *recorder, int64_t poll_cpu_ns)
+/* Books what the thread has used since the last poll: falling asleep, waking up and handing
+ * rows over are a part of what polls cost. */
+static void account(struct pk_socket_recorder *recorder, int64_t dump_before_ns)
 {
-    recorder->stats.mean_cpu_ns += (poll_cpu_ns - recorder->stats.mean_cpu_ns) / COST_POLLS;
-    int64_t interval_ns =
-        (int64_t)((double)recorder->stats.mean_cpu_ns / recorder->config.budget_ratio);
-    if (interval_ns > SLOWEST_INTERVAL_NS) {
-        interval_ns = SLOWEST_INTERVAL_NS;
-    }
-    if (interval_ns < recorder->config.poll_interval_ns) {
-        interval_ns = recorder->config.poll_interval_ns;
-    }
-    recorder->stats.interval_ns = interval_ns;
+    struct pk_socket_stats *stats = &recorder->stats;
+    const int64_t used_ns = pk_thread_cpu_ns();
+    const int64_t dump_ns = stats->dump_cpu_ns - dump_before_ns;
+    pk_socket_pace_account_poll(&recorder->pace, used_ns - stats->cpu_ns - dump_ns,
+                                (uint32_t)stats->polled_count, (uint32_t)stats->socket_count);
+    stats->cpu_ns = used_ns;
+    stats->interval_ns = recorder->pace.interval_ns;
 }
 
 /* The instant of the next poll: slots lie interval_ns apart, the poll somewhere in the middle of
@@ -124,9 +118,10 @@ static int64_t plan_next(struct pk_socket_recorder *recorder, int64_t *slot_ns)
     return *slot_ns - jitter_ns + (int64_t)(recorder->random_state % (uint64_t)(2 * jitter_ns + 1));
 }
 
-static void fetch_inodes(struct pk_socket_sampler *sampler)
+static void fetch_orders(struct pk_socket_sampler *sampler)
 {
     pthread_mutex_lock(&sampler->lock);
+    sampler->recorder.pace.budget_ratio = sampler->budget_ratio;
     const bool has_new = sampler->has_new_inodes;
     const size_t count = sampler->inode_count;
     if (has_new) {
@@ -146,13 +141,14 @@ static void poll_until_stopped(struct pk_socket_sampler *sampler)
     struct pk_socket_recorder *recorder = &sampler->recorder;
     int64_t slot_ns = pk_clock_ns();
     recorder->stats.start_ns = slot_ns;
+    recorder->stats.cpu_ns = pk_thread_cpu_ns();
     pthread_mutex_lock(&sampler->lock);
     while (!sampler->is_stopping) {
         pthread_mutex_unlock(&sampler->lock);
-        fetch_inodes(sampler);
-        const int64_t cpu_before_ns = recorder->stats.cpu_ns;
+        fetch_orders(sampler);
+        const int64_t dump_before_ns = recorder->stats.dump_cpu_ns;
         pk_socket_recorder_poll(recorder);
-        adapt(recorder, recorder->stats.cpu_ns - cpu_before_ns);
+        account(recorder, dump_before_ns);
         share(sampler);
         const int64_t next_ns = plan_next(recorder, &slot_ns);
         pthread_mutex_lock(&sampler->lock);
@@ -198,6 +194,9 @@ static int start_thread(struct pk_socket_sampler *sampler)
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's business */
     const int error = pthread_create(&sampler->thread, NULL, run, sampler);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        pthread_setname_np(sampler->thread, "perfkit-sockets");
+    }
     sampler->is_started = error == 0;
     return error;
 }
@@ -218,6 +217,7 @@ static int init_shared(struct pk_socket_sampler *sampler, const struct pk_socket
             return ENOMEM;
         }
     }
+    sampler->budget_ratio = config->budget_ratio;
     sampler->inodes = calloc(config->inode_limit, sizeof *sampler->inodes);
     sampler->fetched_inodes = calloc(config->inode_limit, sizeof *sampler->inodes);
     if (sampler->inodes == NULL || sampler->fetched_inodes == NULL) {
@@ -266,6 +266,13 @@ void pk_socket_sampler_set_inodes(struct pk_socket_sampler *sampler, const int64
     sampler->inode_dropped_count += (int64_t)(count - sampler->inode_count);
     memcpy(sampler->inodes, inodes, sampler->inode_count * sizeof *inodes);
     sampler->has_new_inodes = true;
+    pthread_mutex_unlock(&sampler->lock);
+}
+
+void pk_socket_sampler_set_budget(struct pk_socket_sampler *sampler, double budget_ratio)
+{
+    pthread_mutex_lock(&sampler->lock);
+    sampler->budget_ratio = budget_ratio;
     pthread_mutex_unlock(&sampler->lock);
 }
 

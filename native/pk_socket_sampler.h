@@ -2,11 +2,13 @@
  * namespace.
  *
  * Discovery: a dump of all sockets about once a second, and in between dumps of the listeners'
- * local ports. Reading: exact requests for the known sockets, at most get_limit a poll. The rate
- * falls below the one asked for when it would cost more than budget_ratio of a core.
+ * local ports, each as often as it is cheap. Reading: exact requests for known sockets, at most
+ * get_limit a poll. The rate falls below the one asked for where it would cost more than a share of
+ * a core, which set_budget changes.
  *
- * Thread rule: create, take, set_inodes, read_stats, stop and destroy belong to one caller at a
- * time. Nothing here blocks on the sampler's system calls: the lock is held for copies only. */
+ * Thread rule: create, take, set_inodes, set_budget, read_stats, stop and destroy belong to one
+ * caller at a time. Nothing here blocks on the sampler's system calls: the lock is held for copies
+ * only. */
 #ifndef PK_SOCKET_SAMPLER_H
 #define PK_SOCKET_SAMPLER_H
 #include "pk_socket_batch.h"
@@ -27,12 +29,13 @@ struct pk_socket_stats {
     int64_t start_ns;
     int64_t last_poll_ns;
     int64_t poll_count;
-    int64_t cpu_ns;
-    int64_t mean_cpu_ns;       /* of a poll, smoothed */
+    int64_t cpu_ns;            /* of the thread, since it began */
     int64_t interval_ns;       /* as adapted to the budget */
+    int64_t polled_count;      /* sockets read in the last poll */
     int64_t dump_count;        /* all dumps */
+    int64_t full_dump_count;   /* those of all sockets */
     int64_t dump_error_count;
-    int64_t dump_ns;           /* wall time of all dumps */
+    int64_t dump_cpu_ns;       /* CPU time of all dumps */
     int64_t lost_count;        /* times the kernel dropped messages to us (ENOBUFS) */
     int64_t refused_count;     /* sockets beyond socket_limit */
     int64_t inode_dropped_count;
@@ -61,6 +64,9 @@ int pk_socket_sampler_create(const struct pk_socket_config *config, struct pk_so
 /* The inodes of sockets that the service's processes hold now. */
 void pk_socket_sampler_set_inodes(struct pk_socket_sampler *sampler, const int64_t *inodes,
                                   size_t count);
+
+/* Changes the share of a core that it may cost, from the next poll on. */
+void pk_socket_sampler_set_budget(struct pk_socket_sampler *sampler, double budget_ratio);
 
 /* Hands over what was recorded since the last take. It stays valid until the next take, which the
  * caller precedes by pk_socket_batch_clear. */

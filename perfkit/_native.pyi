@@ -103,6 +103,9 @@ class SocketSampler:
     def set_inodes(self, inodes: bytes, /) -> None:
         """Tells which socket inodes the service holds, as packed 64-bit integers."""
         ...
+    def set_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that it may cost, from the next poll on."""
+        ...
     def take(self) -> tuple[PackedRows, NamedRows, PackedRows, NamedRows]:
         """Hands over runs, closed sockets, polls and identities recorded since the last take.
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from perfkit.allowance import Allowance
 from perfkit.errors import Unavailable
 
 READ_LIMIT_BYTES = 1 << 20
@@ -40,7 +41,13 @@ class Recent:
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[int, Any]] = {}
 
-    def share(self, key: Hashable, now_ns: int, read: Callable[[], _T]) -> _T:
+    def share(
+        self,
+        key: Hashable,
+        now_ns: int,
+        read: Callable[[], _T],
+        age_ns_max: int = SHARED_NS_MAX,
+    ) -> _T:
         """Gives what stands under `key`, or what `read` gives now. Raises: what `read` raises."""
         until_ns, value = self._kept.get(key, (0, None))
         if now_ns < until_ns:
@@ -51,7 +58,7 @@ class Recent:
         spent_ns = time.thread_time_ns() - begin_ns
         if len(self._kept) >= SHARED_LIMIT:
             self._kept.clear()
-        age_ns = min(max(SHARED_NS, int(spent_ns / SHARED_COST_RATIO)), SHARED_NS_MAX)
+        age_ns = min(max(SHARED_NS, int(spent_ns / SHARED_COST_RATIO)), age_ns_max)
         self._kept[key] = now_ns + age_ns, found
         return found
 
@@ -80,8 +87,8 @@ class Watch:
 class Host(Struct, frozen=True):
     """One machine as collectors see it; tests give roots of a fixture tree.
 
-    `spent_ns` is the CPU time that all of perfkit has used; `recent` is set while a recording
-    runs, see `share`; `watch` is set where somebody must know which read does not end.
+    `spent_ns` is the CPU time that all of perfkit has used; `recent`, see `share`, and `allowance`
+    are set while a recording runs; `watch` is set where somebody must know which read does not end.
     """
 
     proc: Path = Path("/proc")
@@ -90,10 +97,16 @@ class Host(Struct, frozen=True):
     spent_ns: Callable[[], int] = time.process_time_ns
     recent: Recent | None = None
     watch: Watch | None = None
+    allowance: Allowance | None = None
 
-    def share(self, key: Hashable, read: Callable[[], _T]) -> _T:
-        """Gives what `read` gave a moment ago, if that is shared here. Nobody may change it."""
-        return read() if self.recent is None else self.recent.share(key, self.now_ns(), read)
+    def share(self, key: Hashable, read: Callable[[], _T], age_ns_max: int = SHARED_NS_MAX) -> _T:
+        """Gives what `read` gave a moment ago, if that is shared here. Nobody may change it.
+
+        A moment is half a second, or more where reading is dear, up to `age_ns_max`.
+        """
+        if self.recent is None:
+            return read()
+        return self.recent.share(key, self.now_ns(), read, age_ns_max)
 
     def forget(self) -> None:
         """Ends the sharing of what was read so far."""

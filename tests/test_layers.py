@@ -13,6 +13,7 @@ from source_tree import list_imports, read_modules
 
 FLOOR = (
     "__init__",
+    "allowance",
     "model",
     "units",
     "errors",

@@ -352,6 +352,68 @@ def test_a_small_budget_lowers_the_rate_and_says_so(spawn: Spawn) -> None:
     assert "slowed to 4.0 Hz" in next(collector._remarks(stats, stuck=False))
 
 
+def test_rate_follows_a_changed_budget(spawn: Spawn) -> None:
+    """A budget that is raised in mid-window is used: polls come several times as often."""
+    server = spawn(ECHO, "loopback")
+    sampler = _native.SocketSampler(None, budget_ratio=1e-5)
+    sampler.set_inodes(array("q", collector.list_socket_inodes(Host(), server.pid)).tobytes())
+    time.sleep(1.5)
+    before = sampler.stats()["poll_count"]
+
+    sampler.set_budget(0.5)
+    time.sleep(1.5)
+    after = sampler.stats()["poll_count"] - before
+
+    sampler.stop()
+    assert after > 2 * before
+    with pytest.raises(ValueError, match="budget_ratio"):
+        sampler.set_budget(0.0)
+
+
+def test_a_small_budget_reads_fewer_sockets_in_each_poll(spawn: Spawn) -> None:
+    """Where one poll a block is too much each reads a part of the sockets, in turn, at least 32."""
+    server = spawn(ECHO, "loopback")
+    clients = [socket.create_connection(("127.0.0.1", port_of(server))) for _ in range(60)]
+    sampler = _native.SocketSampler(None, budget_ratio=1e-5)
+    inodes = collector.list_socket_inodes(Host(), server.pid)
+    sampler.set_inodes(array("q", inodes).tobytes())
+
+    time.sleep(1.5)
+    sampler.stop()
+    polls = sampler.take()[2]
+
+    known, read = (array("q", polls[0][place])[-2:].tolist() for place in (1, 2))
+    assert known == [61, 61]
+    assert sorted(read) == [29, 33]
+    for client in clients:
+        client.close()
+
+
+def test_listings_take_a_small_part_of_a_core_however_often_they_are_due() -> None:
+    """Listings due at every poll take 12 ms of CPU at once, then 0.2 % of a core."""
+    sampler = _native.SocketSampler(None, dump_interval_ns=1, accept_interval_ns=1)
+
+    time.sleep(3.0)
+    stats = sampler.stats()
+    sampler.stop()
+
+    span_ns = stats["last_poll_ns"] - stats["start_ns"]
+    each_ns = stats["dump_cpu_ns"] / stats["dump_count"]
+    assert stats["full_dump_count"] == stats["dump_count"] >= 2
+    assert stats["dump_cpu_ns"] < 12_000_000 + 0.002 * span_ns + 2 * each_ns
+
+
+def test_listings_rarer_than_asked_for_are_remarked() -> None:
+    """Where a listing is dear the rate's note says how often all sockets were listed, and why."""
+    stats = dict.fromkeys(_stats_names(), 0)
+    stats |= {"last_poll_ns": 10 * 10**9, "interval_ns": collector.POLL_INTERVAL_NS}
+    stats |= {"full_dump_count": 2, "dump_count": 2, "dump_cpu_ns": 23_000_000}
+
+    remarks = list(collector._remarks(stats, stuck=False))
+
+    assert remarks == ["all sockets listed every 5.0 s instead of 1 s: it takes 11.5 ms"]
+
+
 def test_rate_states_what_was_asked_and_reached(spawn: Spawn) -> None:
     """A second of a small service runs at the rate asked for."""
     server = spawn(ECHO, "loopback")

@@ -27,7 +27,6 @@ from perfkit.collectors._descriptors import parse_epoll, parse_link
 from perfkit.collectors.threads import (
     COLLECTOR,
     parse_name,
-    to_budget_ratio,
     to_pace_remark,
     to_remarks,
 )
@@ -225,27 +224,6 @@ def test_threads_remarks_tell_what_held_the_sampler_back(
     status = healthy | changes
     remarks = [*to_pace_remark(status, 0.011), *to_remarks(status, 0, 0)]
     assert "; ".join(remarks) == note
-
-
-@pytest.mark.parametrize(
-    ("first_ratio", "rest_ratio", "budget_ratio"),
-    [
-        (0.0, 0.0, 0.02),
-        (0.0, 0.008, 0.02),
-        (0.0, 0.018, 0.0118),
-        (0.004, 0.014, 0.0114),
-        (0.0, 0.05, 0.005),
-    ],
-)
-def test_threads_sampler_gets_what_the_rest_leaves(
-    first_ratio: float, rest_ratio: float, budget_ratio: float
-) -> None:
-    """The sampler may cost 0.5 to 2 % of a core, so that all of perfkit stays near 2.8 %."""
-    first_ns, rest_ns = int(first_ratio * 10**10), int(rest_ratio * 9 * 10**9)
-
-    found = to_budget_ratio(first_ns, rest_ns, 9 * 10**9)
-
-    assert found == pytest.approx(budget_ratio)
 
 
 def test_process_cpu_ns_agrees_with_the_process_itself() -> None:

@@ -19,6 +19,7 @@ from perfkit.agent.aside import Follower
 from perfkit.agent.cost import Spent, read_spent, to_cost
 from perfkit.agent.machine import read_anchor, read_boot_id
 from perfkit.agent.sink import Sink, cut_text, merge
+from perfkit.allowance import Allowance
 from perfkit.errors import TargetError, Unavailable
 from perfkit.host import Host, Recent, Watch
 from perfkit.model import Clock, Collector, Cost, Item, Rate, Session, Status, Table, Target
@@ -231,6 +232,8 @@ def run(
     """
     sources: list[_Source] = []
     host = replace(host, spent_ns=lambda: _read_spent(sources).total_ns, recent=Recent())
+    allowance = Allowance(host.spent_ns, host.now_ns)
+    host = replace(host, allowance=allowance)
     plan = _Plan(host, target, seconds)
     sources += [_Source(collector, plan) for collector in sorted(collectors, key=_name)]
     follower = Follower(host, target) if target.kind != "host" else None
@@ -242,6 +245,7 @@ def run(
     _await((source.opened for source in sources), OPEN_LIMIT_S)
     start, spent = read_anchor(host), _read_spent(sources)
     plan.start_ns = start.monotonic_ns
+    allowance.begin(plan.start_ns, seconds)
     plan.started.set()
     try:
         gone_ns = _watch(plan, sources, follower, stop, progress)
