@@ -131,18 +131,20 @@ def _row(
     }
 
 
-def make_table(name: str, rows: list[dict[str, int | str]], strings: list[str]) -> Table:
+_TYPES = {str: ColumnType.TEXT, int: ColumnType.INTEGER, float: ColumnType.REAL}
+
+
+def make_table(name: str, rows: list[dict[str, int | str | float]], strings: list[str]) -> Table:
     """Packs rows whose values may be text; new strings are appended to `strings`."""
-    columns = tuple(
-        Column(key, type=ColumnType.TEXT if isinstance(value, str) else ColumnType.INTEGER)
-        for key, value in rows[0].items()
-    )
+    columns = tuple(Column(key, type=_TYPES[type(value)]) for key, value in rows[0].items())
     packed = []
     for column in columns:
         values = [row[column.name] for row in rows]
         if column.type is ColumnType.TEXT:
             strings.extend(str(value) for value in values if value not in strings)
             packed.append(array("I", [strings.index(str(value)) for value in values]).tobytes())
+        elif column.type is ColumnType.REAL:
+            packed.append(array("d", [float(value) for value in values]).tobytes())
         else:
             packed.append(array("q", [int(value) for value in values]).tobytes())
     return Table(name, columns, tuple(packed), len(rows))

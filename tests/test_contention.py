@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
 
 from perfkit.analysis import analyse
@@ -13,7 +14,7 @@ from perfkit.analysis.compare import fast_wait_ns
 from perfkit.analysis.contention import OWN_THREADS, parse_cpus
 from perfkit.analysis.requests import Peer
 from perfkit.analysis.states import State
-from perfkit.findings import Report
+from perfkit.findings import Rejection, Report
 from perfkit.model import Capture
 
 START_NS = 1_000_000_000
@@ -144,6 +145,7 @@ def peer_of(waits_ms: list[float]) -> Peer:
         ([0.01, 0.01, 0.01, 0.1, 0.1, 0.1], None),
         ([2, 2, 20, 20], None),
         ([4, 6, 4, 5, 3, 5, 4, 6, 0, 0.5], None),
+        ([0, 0, 1.8, 7.25, 4, 5, 3.3, 6.9, 1.2, 1.5], None),
     ],
 )
 def test_peers_past_is_its_fast_part(waits_ms: list[float], expected_ms: float | None) -> None:
@@ -153,3 +155,44 @@ def test_peers_past_is_its_fast_part(waits_ms: list[float], expected_ms: float |
     past_ns = fast_wait_ns(peer_of(waits_ms), axis)
 
     assert (past_ns and past_ns / 1e6) == (expected_ms and pytest.approx(expected_ms))
+
+
+def ruled_out(report: Report, cause: str) -> Rejection:
+    """What rules a cause out."""
+    return next(one for one in report.ruled_out if one.id == cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "metric"),
+    [
+        ("cpu_affinity", "CPUs that it may not use"),
+        ("cpu_weight_low", "CPU weight of the cgroup of /job: job (7), of the service's"),
+        ("cpu_priority_low", "steps by which the service is nicer than /job: job (7)"),
+        ("host_cpu_saturated", "CPU time of others that is not /job: job (7)'s"),
+    ],
+)
+def test_likes_of_a_neighbour_are_ruled_out_by_what_sets_them_apart(
+    cause: str, metric: str
+) -> None:
+    """They share the waits for a CPU, so it is the mask, the weight, the priority, the number."""
+    said = ruled_out(analyse(capture_of({"pid": 7})), cause)
+
+    assert (said.metric, said.observed < said.limit) == (metric, True)
+
+
+def test_many_small_users_of_idle_cpus_are_no_saturated_host() -> None:
+    """Three others hold the service up at moments, but the CPUs idle for half of the window."""
+    owners: list[Owner] = [{"pid": 7 + i, "cgroup": f"/job{i}"} for i in range(3)]
+    capture = capture_of(*owners)
+    strings = list(capture.strings)
+    times = (START_NS, START_NS + int(SECONDS * 1e9))
+    rows = [
+        {"metric": "cpu_seconds_total", "labels": f"{cpu},idle", "t_ns": t_ns, "value": value}
+        for cpu in (0, 1)
+        for t_ns, value in zip(times, (0.0, SECONDS / 2), strict=True)
+    ]
+    tables = capture.tables | {"series": make_table("series", rows, strings)}
+    report = analyse(replace(capture, tables=tables, strings=tuple(strings)))
+
+    assert report.causes == ()
+    assert ruled_out(report, "host_cpu_saturated").metric.startswith("busy time of the CPUs")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
 from test_requests import Load
 from test_saturation import EPOLL, world
+from test_saturation import START_NS as LOAD_START_NS
 
 from perfkit.analysis import analyse
 from perfkit.analysis.align import SLOTS_PER_BLOCK
@@ -20,7 +21,7 @@ from perfkit.report.words import next_commands
 
 START_NS = 1_000_000_000
 SECONDS = 8.0
-UNREADABLE, RECV, NANOSLEEP = -3, 45, 35
+UNREADABLE, RECV, NANOSLEEP, ACCEPT = -3, 45, 35, 43
 
 
 def report_of(cycle: list[Step], *, state_letter: int = 0, gone_after_s: float = 0.0) -> Report:
@@ -90,3 +91,20 @@ def test_requests_that_nobody_reads_are_never_called_healthy(
     verdict = give_verdict(dataclasses.replace(case, requests=requests), [])
 
     assert verdict.state == state, verdict
+
+
+@pytest.mark.parametrize(("born", "state"), [(60, "insufficient"), (5, "healthy")])
+def test_threads_that_live_for_one_request_are_not_called_healthy(born: int, state: str) -> None:
+    """Where requests have threads of their own, few are met: what they wait for is not known."""
+    made = world(
+        Load(service_ms=100, think_ms=300, connections=4),
+        [Step(ACCEPT, 97 * MS), Step(RUNNING, 3 * MS)],
+    )
+    thread = {"pid": 100, "name": "serve", "nice": 0, "policy": 0, "cpus_allowed": "0-1"}
+    later_ns = LOAD_START_NS + 1_000_000_000
+    rows = [thread | {"tid": 200 + number, "first_seen_ns": later_ns} for number in range(born)]
+    made.add("threads", [thread | {"tid": 100, "first_seen_ns": LOAD_START_NS}, *rows])
+
+    report = made.report()
+
+    assert report.verdict.state == state, report.verdict

@@ -33,6 +33,9 @@ UNREAD_BLOCKS_MIN = 0.6
 # Above this share of its time not seen, or stopped, nothing else can be said of a service.
 UNSEEN_SHARE = 0.5
 STOPPED_SHARE = 0.5
+# Where for three answers or fewer a thread is met that began in the window, each has its own.
+BORN_PER_ANSWER_MIN = 1 / 3
+BORN_AFTER_NS = 200_000_000
 # The causes of which any, once reported, accounts for a state.
 _CPU_CAUSES = frozenset(
     {
@@ -140,7 +143,7 @@ def unexplained_share(case: Case, findings: list[Finding]) -> float:
 
 def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
     """The one answer, in one of five states."""
-    lacking = _lacking(case) or ("" if findings else _unseen(case))
+    lacking = _lacking(case) or ("" if findings else _unseen(case) or _too_brief(case))
     if lacking:
         return Verdict("insufficient", lacking)
     if findings:
@@ -191,6 +194,19 @@ def _unseen(case: Case) -> str:
     return (
         f"{to_percent(share)} of the service's time could not be seen: what was refused, and who "
         "may read it, stands under Not checked."
+    )
+
+
+def _too_brief(case: Case) -> str:
+    """Threads that live for one request are seldom met: what requests wait for is not seen."""
+    share = case.ledger.share(State.UNSEEN_WAIT)
+    first_ns = case.aligned.table("threads").integers("first_seen_ns")
+    born = int((first_ns > case.aligned.header.clock.start_ns + BORN_AFTER_NS).sum())
+    if share < UNSEEN_SHARE or born < BORN_PER_ANSWER_MIN * max(case.requests.answer_count, 1.0):
+        return ""
+    return (
+        f"{to_percent(share)} of the time of requests could not be seen: they have threads of "
+        f"their own ({born} were met), which end before what they wait for is sampled."
     )
 
 

@@ -7,24 +7,20 @@ or just there), another process of the same cgroup, a thread that serves nobody,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit import discover
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import sum_by
-from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.compare import passes_gate
 from perfkit.analysis.contention import CpuHolder, Relation, allowed_cpus
 from perfkit.analysis.correlate import is_slight
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.long_waits import long_wait_ns, long_wait_ratio
-from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.analysis.throttling import Quota
-from perfkit.findings import Culprit, Evidence, Finding, Rejection
-from perfkit.units import to_percent
+from perfkit.findings import Culprit, Evidence
 
 OWNERS_MIN = 3
 WEIGHT_RATIO_MIN = 4.0
@@ -43,6 +39,9 @@ QUOTA_RATIO_MIN = 0.05
 # (decision 87).
 LONG_WAITS_MIN = 0.01
 TAIL_SHARE_LOW = 0.05
+# A host whose CPUs idle for more than this is not saturated by many small users.
+SATURATED_IDLE_MAX = 0.25
+LEADER_RATIO = 0.5
 SOURCE = "schedstat run_delay; CPU clocks of all processes"
 _SPINNING = [int(state) for state in (State.ON_CPU, State.RUNNABLE, State.THROTTLED)]
 
@@ -60,7 +59,7 @@ class Claim:
 
 def claims(case: Case) -> tuple[Claim, ...]:
     """All causes that the waits for a CPU prove, at most one of each group of holders."""
-    whole = _share(case, tuple(case.holders))
+    whole = share_held(case, tuple(case.holders))
     pinned = _affinity(case, whole)
     if pinned is not None:
         return (pinned,)
@@ -69,28 +68,6 @@ def claims(case: Case) -> tuple[Claim, ...]:
     own = None if spinning is not None else _own(case)
     found = (_foreign(case), _sibling(case), spinning, own)
     return tuple(claim for claim in found if claim is not None)
-
-
-def find_claim(rule_id: str) -> Callable[[Case], Iterator[Finding | Rejection]]:
-    """Makes the `find` of one of these causes: its claim as a finding, else the number against."""
-
-    def find(case: Case) -> Iterator[Finding | Rejection]:
-        claim = next((one for one in claims(case) if one.cause == rule_id), None)
-        if claim is None:
-            yield _reject(case, rule_id)
-            return
-        rule: Rule = discover.load("perfkit.analysis.rules", rule_id, "RULE")
-        yield make_finding(
-            case,
-            rule,
-            title=claim.title,
-            share=claim.share,
-            confidence=0.9,
-            culprit=claim.culprit,
-            evidence=claim.evidence,
-        )
-
-    return find
 
 
 def taker_of_quota(case: Case, quota: Quota) -> CpuHolder | None:
@@ -107,11 +84,12 @@ def taker_of_quota(case: Case, quota: Quota) -> CpuHolder | None:
     return takers[0] if takers and own_s < OWN_USE_RATIO_MIN * used_s else None
 
 
-def _of(case: Case, *relations: Relation) -> tuple[CpuHolder, ...]:
+def holders_of(case: Case, *relations: Relation) -> tuple[CpuHolder, ...]:
+    """Those who ran and are this to the service, largest first."""
     return tuple(holder for holder in case.holders if holder.relation in relations)
 
 
-def _share(case: Case, holders: tuple[CpuHolder, ...], *more: str) -> Share:
+def share_held(case: Case, holders: tuple[CpuHolder, ...], *more: str) -> Share:
     """The waits for a CPU charged to these, and what was throttled in the cgroups `more`."""
     rows = np.zeros(len(case.ledger.ns), dtype=bool)
     for holder in holders:
@@ -132,7 +110,7 @@ def _lengthens_tail(case: Case, share: Share, holders: tuple[CpuHolder, ...]) ->
 
 def _affinity(case: Case, share: Share) -> Claim | None:
     allowed = allowed_cpus(case.aligned)
-    idle = {cpu: _idle_ratio(case, cpu) for cpu in _online(case)}
+    idle = {cpu: idle_ratio(case, cpu) for cpu in online_cpus(case)}
     outside = [ratio for cpu, ratio in idle.items() if cpu not in allowed]
     if not allowed or not outside or not _stands(case, share):
         return None
@@ -150,21 +128,27 @@ def _affinity(case: Case, share: Share) -> Claim | None:
 
 
 def _foreign(case: Case) -> Claim | None:
-    holders = _of(case, "foreign")
-    share = _share(case, holders)
+    holders = holders_of(case, "foreign")
+    share = share_held(case, holders)
     if not holders or not (_stands(case, share) or _lengthens_tail(case, share, holders)):
         return None
     first, total_s = holders[0], sum(holder.seconds for holder in holders)
+    is_led = len(holders) < OWNERS_MIN or first.seconds >= LEADER_RATIO * total_s
+    if not is_led and idle_mean(case) > SATURATED_IDLE_MAX:
+        return None
     evidence = (_waiting(share), _used(case, first), _long_waits(case, holders))
     culprit = Culprit("cgroup" if first.kind == "cgroup" else "process", first.name)
-    if len(holders) >= OWNERS_MIN and first.seconds < 0.5 * total_s:
+    if not is_led:
         several = Evidence(
             "CPUs used by others", total_s / _window_s(case), None, "CPUs", f"{len(holders)} owners"
         )
         title = f"{len(holders)} others keep the CPUs busy, none of them most"
-        found = (_waiting(share), several, _long_waits(case, holders))
+        idle = Evidence(
+            "idle time of the CPUs that it may use", idle_mean(case), None, "ratio", "/proc/stat"
+        )
+        found = (_waiting(share), several, idle, _long_waits(case, holders))
         return Claim("host_cpu_saturated", share, title, Culprit("none"), found)
-    nice, policy = _own_priority(case)
+    nice, policy = own_priority(case)
     is_above = first.policy in REAL_TIME and policy not in REAL_TIME
     is_below = policy in BACKGROUND_POLICIES and first.policy not in BACKGROUND_POLICIES
     if nice - first.nice >= NICE_STEPS_MIN or is_above or is_below:
@@ -189,10 +173,10 @@ def _foreign(case: Case) -> Claim | None:
 def _sibling(case: Case) -> Claim | None:
     quota = _stopping_quota(case)
     taker = taker_of_quota(case, quota) if quota is not None else None
-    siblings = _of(case, "sibling")
+    siblings = holders_of(case, "sibling")
     is_new = taker is not None and taker not in siblings
     holders = (*siblings, taker) if taker is not None and is_new else siblings
-    share = _share(case, holders, *([quota.path] if quota and taker else []))
+    share = share_held(case, holders, *([quota.path] if quota and taker else []))
     if not holders or not _stands(case, share):
         return None
     first = taker or holders[0]
@@ -213,8 +197,8 @@ def _sibling(case: Case) -> Claim | None:
 
 
 def _background(case: Case) -> Claim | None:
-    spinning = tuple(one for one in _of(case, "background") if _spins(case, one))
-    share = _share(case, spinning)
+    spinning = tuple(one for one in holders_of(case, "background") if spins(case, one))
+    share = share_held(case, spinning)
     gil = case.share(State.GIL_WAIT)
     if not spinning or not _stands(case, share) or passes_gate(gil):
         return None
@@ -225,9 +209,9 @@ def _background(case: Case) -> Claim | None:
 
 
 def _own(case: Case) -> Claim | None:
-    share = _share(case, _of(case, "own", "background"))
-    cpus = max(len(allowed_cpus(case.aligned)) or len(_online(case)), 1)
-    count, in_flight = _wanting(case, cpus), _in_flight_while_waiting(case)
+    share = share_held(case, holders_of(case, "own", "background"))
+    cpus = max(len(allowed_cpus(case.aligned)) or len(online_cpus(case)), 1)
+    count, in_flight = count_wanting(case, cpus), in_flight_while_waiting(case)
     is_parallel = not case.requests.counted or count > IN_FLIGHT_RATIO * in_flight
     if count < OWN_THREADS_RATIO * cpus or not is_parallel or not _stands(case, share):
         return None
@@ -240,20 +224,20 @@ def _own(case: Case) -> Claim | None:
     return Claim("thread_oversubscription", share, title, Culprit("none"), evidence)
 
 
-def _wanting(case: Case, cpus: int) -> float:
+def count_wanting(case: Case, cpus: int) -> float:
     """How many of its threads the service has runnable at a time, at the least.
 
     While n of its threads share c CPUs, they wait (n - c) / c of the time that they run.
     """
     timeline = case.timeline
-    own = [holder.name for holder in _of(case, "own", "background")]
+    own = [holder.name for holder in holders_of(case, "own", "background")]
     is_wait = [one.state is State.RUNNABLE and one.culprit in own for one in timeline.labels]
     waited = float(timeline.ns[np.array(is_wait, dtype=bool)[timeline.label]].sum())
     ran = float(timeline.ns[timeline.states() == State.ON_CPU].sum())
     return cpus * (1.0 + waited / max(ran, 1.0))
 
 
-def _in_flight_while_waiting(case: Case) -> float:
+def in_flight_while_waiting(case: Case) -> float:
     """The requests in flight, on average over the time that its threads wait for a CPU."""
     timeline = case.timeline
     waits = timeline.states() == State.RUNNABLE
@@ -261,7 +245,7 @@ def _in_flight_while_waiting(case: Case) -> float:
     return float((case.requests.in_flight * slots).sum()) / max(float(slots.sum()), 1.0)
 
 
-def _spins(case: Case, holder: CpuHolder) -> bool:
+def spins(case: Case, holder: CpuHolder) -> bool:
     """Whether a thread hardly ever sleeps: nearly all of its time it ran, or wanted to run."""
     threads = [
         index
@@ -279,7 +263,7 @@ def _stopping_quota(case: Case) -> Quota | None:
     return max(stopped, key=lambda one: one.throttled_ratio, default=None)
 
 
-def _own_priority(case: Case) -> tuple[int, int]:
+def own_priority(case: Case) -> tuple[int, int]:
     """The usual nice value and policy of the serving threads."""
     table = case.aligned.table("threads")
     rows = zip(
@@ -296,7 +280,8 @@ def _own_priority(case: Case) -> tuple[int, int]:
     return int(np.median(nices)), int(np.median(policies))
 
 
-def _online(case: Case) -> list[int]:
+def online_cpus(case: Case) -> list[int]:
+    """The CPUs of the host."""
     table = case.aligned.table("series")
     pairs = zip(table.text("metric"), table.text("labels"), strict=True)
     cpus = {
@@ -307,9 +292,17 @@ def _online(case: Case) -> list[int]:
     return sorted(int(cpu) for cpu in cpus if cpu.isdecimal())
 
 
-def _idle_ratio(case: Case, cpu: int) -> float:
+def idle_ratio(case: Case, cpu: int) -> float:
+    """How idle one CPU is, 0..1."""
     idle_s = case.aligned.counter_delta("cpu_seconds_total", f"{cpu},idle") or 0.0
     return min(1.0, idle_s / _window_s(case))
+
+
+def idle_mean(case: Case) -> float:
+    """How idle the CPUs are that the service may use, 0..1; 0 where it was not read."""
+    allowed = allowed_cpus(case.aligned)
+    ratios = [idle_ratio(case, cpu) for cpu in online_cpus(case) if not allowed or cpu in allowed]
+    return sum(ratios) / len(ratios) if ratios else 0.0
 
 
 def _window_s(case: Case) -> float:
@@ -333,36 +326,3 @@ def _long_waits(case: Case, holders: tuple[CpuHolder, ...]) -> Evidence:
 def _used(case: Case, holder: CpuHolder) -> Evidence:
     cpus = holder.seconds / _window_s(case)
     return Evidence(f"CPUs used by {holder.name}", cpus, None, "CPUs", "its CPU clock")
-
-
-_REJECTED_BY: dict[str, tuple[Relation, ...]] = {
-    "cpu_contention_neighbour": ("foreign",),
-    "host_cpu_saturated": ("foreign",),
-    "cpu_weight_low": ("foreign",),
-    "cpu_priority_low": ("foreign",),
-    "sibling_cpu": ("sibling",),
-    "busy_poll_thread": ("background",),
-    "thread_oversubscription": ("own", "background"),
-}
-
-
-def _reject(case: Case, rule_id: str) -> Rejection:
-    relations = _REJECTED_BY.get(rule_id)
-    holders = _of(case, *relations) if relations else tuple(case.holders)
-    share = _share(case, holders)
-    claimed = next((one.cause for one in claims(case) if passes_gate(share)), "")
-    first = holders[0] if holders else None
-    why = "nobody of that kind ran"
-    if claimed:
-        why = f"this time is {claimed}'s"
-    elif first is not None:
-        why = f"{first.name} used {to_percent(first.seconds / _window_s(case))} of a core"
-    return Rejection(
-        rule_id,
-        "share of time waiting for a CPU that such others held",
-        share.value,
-        SHARE_GATE,
-        "ratio",
-        SOURCE,
-        why,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfkit.analysis.rules._cpu import find_claim
+from perfkit.analysis.rules._cpu_rules import find_claim
 from perfkit.analysis.rules._rule import Rule
 from perfkit.analysis.states import State
 

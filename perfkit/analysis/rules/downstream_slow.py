@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfkit.analysis.case import Case
-from perfkit.analysis.compare import STANDS_OUT_RATIO, PeerComparison, passes_gate
+from perfkit.analysis.compare import (
+    APART_ERRORS_MIN,
+    SHARE_GATE,
+    STANDS_OUT_RATIO,
+    PeerComparison,
+    passes_gate,
+)
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
@@ -86,16 +92,18 @@ def _reject(case: Case) -> Rejection:
             "TCP_INFO ages, threads in recv",
             "no peer has another like it to be compared with",
         )
-    return Rejection(
-        RULE.id,
-        f"wait per answer of {first.peer.name} against its like",
-        first.ratio,
-        STANDS_OUT_RATIO,
-        "x",
-        "TCP_INFO ages",
-        f"{first.wait_ns / 1e6:.3g} ms, usual are "
-        f"{first.reference_ns / 1e6:.3g} ms; {to_percent(_share(case, first).value)} of the time",
-    )
+    share, name = _share(case, first).value, first.peer.name
+    usual = f"{first.wait_ns / 1e6:.3g} ms, usual are {first.reference_ns / 1e6:.3g} ms"
+    if first.stands_out:
+        metric = f"share of time that {name} takes beyond {_usual(first)}"
+        return Rejection(RULE.id, metric, share, SHARE_GATE, "ratio", "TCP_INFO ages", usual)
+    if first.ratio >= STANDS_OUT_RATIO:
+        metric = f"standard errors by which {name} differs from {_usual(first)}"
+        errors = max(first.errors_apart, 0.0)
+        return Rejection(RULE.id, metric, errors, APART_ERRORS_MIN, "", "TCP_INFO ages", usual)
+    metric = f"wait per answer of {name} against {_usual(first)}"
+    why = f"{usual}; {to_percent(share)} of the time"
+    return Rejection(RULE.id, metric, first.ratio, STANDS_OUT_RATIO, "x", "TCP_INFO ages", why)
 
 
 def _read_path(case: Case, compared: PeerComparison) -> _Path:
@@ -175,11 +183,19 @@ def _reference_words(compared: PeerComparison) -> str:
     return "nothing: it is the largest part of a request, which is said to be slow"
 
 
-def _title(compared: PeerComparison) -> str:
-    if not compared.stands_out:
-        return f"{compared.peer.name} is what requests wait for most"
-    usual = "its like" if compared.against == "like" else "what it took before"
-    return f"{compared.peer.name} answers late, x{compared.ratio:.1f} of {usual}"
+def _usual(compared: PeerComparison) -> str:
+    return "its like" if compared.against == "like" else "what it took before"
+
+
+def _title(case: Case, compared: PeerComparison) -> str:
+    name = compared.peer.name
+    if compared.stands_out:
+        return f"{name} answers late, x{compared.ratio:.1f} of {_usual(compared)}"
+    mine = _whole_share(case, compared)
+    shares = [(_whole_share(case, one), one) for one in case.peers if one is not compared]
+    alike = [one.peer.name for share, one in shares if share.high >= mine.low]
+    others = f", and {', '.join(alike)} about as much" if alike else ""
+    return f"{name} is what requests wait for most{others}"
 
 
 def _finding(
@@ -190,7 +206,7 @@ def _finding(
         Evidence(
             "mean wait for an answer",
             compared.wait_ns / 1e6,
-            compared.reference_ns / 1e6,
+            compared.reference_ns / 1e6 if compared.stands_out else None,
             "ms",
             f"TCP_INFO ages, against {_reference_words(compared)}",
         ),
@@ -210,7 +226,7 @@ def _finding(
     return make_finding(
         case,
         RULE,
-        title=_title(compared),
+        title=_title(case, compared),
         share=_share(case, compared),
         confidence=confidence,
         culprit=Culprit("peer", peer.name),

@@ -109,7 +109,7 @@ RULE = Rule(
         "more in one other system call; or it computed for 100 ms and five times as long as a\n"
         "request usually takes, while two or more requests waited and no answer left.\n"
         "Not this: a loop that is merely busy answers one request after the other, which is\n"
-        "load_saturation. Of a loop in another language than Python (node, redis) only calls\n"
+        "load_saturation. Of a loop in another language than Python only calls\n"
         "are told; what it computes for long is hot_function, of its thread."
     ),
     fix=(

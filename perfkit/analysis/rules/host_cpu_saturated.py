@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfkit.analysis.rules._cpu import find_claim
+from perfkit.analysis.rules._cpu_rules import find_claim
 from perfkit.analysis.rules._rule import Rule
 from perfkit.analysis.states import State
 
@@ -26,7 +26,8 @@ RULE = Rule(
     ),
     detection=(
         "Time: waits for a CPU outside throttled spans, charged to others.\n"
-        "Mechanism: at least three owners of foreign CPU time, none above half of it."
+        "Mechanism: at least three owners of foreign CPU time, none above half of it, and CPUs\n"
+        "that idle for less than a quarter of the window."
     ),
     fix=("move work off this host, or give the service CPUs of its own (cpuset, CPUAffinity=)"),
     verify="/proc/pressure/cpu falls, and the cause is gone from the report",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from perfkit.analysis._hot import Hot, Uneven, find_grown, find_largest, find_uneven
 from perfkit.analysis.case import Case
-from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.descriptors import retried_ratio
 from perfkit.analysis.halts import read_halts
 from perfkit.analysis.rules._rule import Rule, make_finding
@@ -85,16 +85,33 @@ def _reject(hot: Hot | None) -> Rejection:
         return Rejection(
             RULE.id, "functions that grew", 0, 1, "", SOURCE, "no requests, or none grew"
         )
-    return Rejection(
-        RULE.id,
-        f"CPU per request of {hot.candidate.name}, slow parts of the window against quick ones",
-        hot.ratio,
-        GROWTH_MIN,
-        "x",
-        SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS,
-        f"that is {to_percent(hot.share.value)} of the time; everything else grew "
-        f"x{hot.rest_ratio:.1f}",
+    name, rest = hot.candidate.name, f"everything else grew x{hot.rest_ratio:.1f}"
+    source = SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS
+    cost = f"CPU per request of {name}, slow parts of the window against quick ones"
+    share = f"share of time that goes with {name}"
+    tests = (
+        (cost, hot.ratio, GROWTH_MIN, "x", f"that is {to_percent(hot.share.value)} of the time"),
+        (f"{cost}, as that of all else", hot.ratio / hot.rest_ratio, AGAINST_REST_MIN, "x", rest),
+        (share, hot.share.value, SHARE_GATE, "ratio", f"it grew x{hot.ratio:.1f}"),
+        (f"{share}, at the least", hot.share.low, SHARE_LOW_GATE, "ratio", "it varies"),
+        (
+            "part of the slow requests' extra time on a CPU or behind it",
+            hot.grown_share,
+            GROWN_SHARE_MIN,
+            "ratio",
+            "they wait for something else",
+        ),
+        (
+            "time of a request, slow parts of the window against quick ones",
+            hot.latency_ratio,
+            LATENCY_GROWTH_MIN,
+            "x",
+            "requests are not slower for it",
+        ),
+        ("part of the window in which it was not halted", 0.0, 1.0, "ratio", "it stood still"),
     )
+    metric, observed, limit, unit, why = next(one for one in tests if one[1] <= one[2])
+    return Rejection(RULE.id, metric, observed, limit, unit, source, why)
 
 
 def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
