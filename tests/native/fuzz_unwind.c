@@ -1,5 +1,6 @@
 /* Damages programs, mappings and stacks, and has the unwinder look at them, under the sanitizers.
  * Arguments: seed, rounds, programs. Prints "ok" and counts; a fault aborts. */
+#include "pk_perf_record.h"
 #include "pk_unwind.h"
 
 #include <fcntl.h>
@@ -25,7 +26,7 @@ static program programs[PROGRAM_LIMIT];
 static pk_unwinder unwinder;
 static uint64_t words[WORD_COUNT];
 static struct {
-    long rules, stacks, frames, refused;
+    long rules, stacks, frames, refused, records;
 } seen;
 
 static uint64_t draw(uint64_t limit)
@@ -222,6 +223,28 @@ static void parse_maps(void)
     close(descriptor);
 }
 
+/* A record as the kernel writes it, damaged; its texts and pieces may not lead out of it. */
+static void parse_record(void)
+{
+    size_t size = 8 * (1 + draw(60));
+    uint64_t *bytes = malloc(size);
+    for (size_t i = 0; i < size / 8; i++) {
+        bytes[i] = draw(3) == 0 ? draw(80) : odd_number();
+    }
+    static const uint32_t types[] = {9, 9, 9, 10, 3, 7, 4, 14, 15, 2, 13, 1};
+    uint32_t type = types[draw(sizeof types / sizeof types[0])];
+    memcpy(bytes, &type, sizeof type);
+    pk_perf_record record;
+    if (pk_perf_record_parse((const uint8_t *)bytes, size, &record)) {
+        seen.records++;
+        volatile uint8_t last = 0;
+        last ^= record.stack_bytes > 0 ? record.stack[record.stack_bytes - 1] : 0;
+        last ^= record.text_bytes > 0 ? (uint8_t)record.text[record.text_bytes - 1] : 0;
+        last ^= record.kernel_depth > 0 ? (uint8_t)record.kernel[record.kernel_depth - 1] : 0;
+    }
+    free(bytes);
+}
+
 int main(int count, char **arguments)
 {
     if (count < 4 || pk_unwinder_init(&unwinder, open("/proc", O_PATH | O_DIRECTORY)) != 0) {
@@ -252,6 +275,9 @@ int main(int count, char **arguments)
         unwind(&elf, draw(2) == 0 ? &source : &on_disk);
         close(file);
         parse_maps();
+        for (int i = 0; i < LOOKUP_COUNT; i++) {
+            parse_record();
+        }
         /* Nothing may point into what goes away now. */
         pk_objects_deinit(&unwinder.objects);
         if (pk_objects_init(&unwinder.objects, AT_FDCWD) != 0) {
@@ -264,7 +290,7 @@ int main(int count, char **arguments)
     for (int i = 0; i < program_count; i++) {
         free(programs[i].bytes);
     }
-    printf("ok rules %ld stacks %ld frames %ld refused %ld\n", seen.rules, seen.stacks, seen.frames,
-           seen.refused);
+    printf("ok rules %ld stacks %ld frames %ld refused %ld records %ld\n", seen.rules,
+           seen.stacks, seen.frames, seen.refused, seen.records);
     return 0;
 }
