@@ -163,17 +163,22 @@ def test_skip_says_why_and_what_would_show_it() -> None:
 
 
 def test_states_are_summed_and_count_their_culprits() -> None:
-    """A state that is spread over many says over how many; one that is mostly one names it."""
+    """A state that is spread over many says over how many; one that is mostly one says so.
+
+    So nobody reads the share of all as that of the one who is named.
+    """
     rows = (
         BudgetRow("waiting for a lock", "a", 1.0, 0.2),
         BudgetRow("waiting for a lock", "b", 1.0, 0.2),
         BudgetRow("waiting for a peer", "p", 2.0, 0.3),
         BudgetRow("waiting for a peer", "q", 0.1, 0.02),
+        BudgetRow("throttled", "/a", 2.0, 0.1),
     )
 
     assert words.word_states(rows) == [
         "waiting for a lock (2 of them) 40 %",
-        "waiting for a peer p 32 %",
+        "waiting for a peer (mostly p) 32 %",
+        "throttled /a 10 %",
     ]
 
 

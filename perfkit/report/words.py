@@ -133,7 +133,7 @@ def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:
 def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
     """Where the time went, state by state, largest first.
 
-    A state names whom it is charged to where that is mostly one, else how many they are.
+    A state names whom it is charged to where that is one, or mostly one, else how many they are.
     """
     states: dict[str, list[BudgetRow]] = {}
     for row in rows:
@@ -141,13 +141,18 @@ def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
     summed = []
     for state, members in states.items():
         share = sum(row.share for row in members)
-        first = max(members, key=lambda row: row.share)
-        is_one = first.share >= MOSTLY_RATIO * share
-        culprit = (
-            to_printable(first.culprit, NAME_BRIEF_LIMIT) if is_one else f"({len(members)} of them)"
-        )
-        summed.append(BudgetRow(state, culprit, 0.0, share))
+        summed.append(BudgetRow(state, _charge(members, share), 0.0, share))
     return word_budget(tuple(summed))
+
+
+def _charge(members: list[BudgetRow], share: float) -> str:
+    """Whom the rows of one state are charged to; the share beside it is that of them all."""
+    first = max(members, key=lambda row: row.share)
+    if first.share < MOSTLY_RATIO * share:
+        return f"({len(members)} of them)"
+    name = to_printable(first.culprit, NAME_BRIEF_LIMIT)
+    is_all = not name or to_percent(first.share) == to_percent(share)
+    return name if is_all else f"(mostly {name})"
 
 
 def word_load(report: Report) -> str:
