@@ -130,7 +130,23 @@ def test_low_confidence_says_may() -> None:
 
 def test_tie_is_worded_as_tie() -> None:
     """What cannot be told apart is said to be so."""
-    assert words.word_tie(SLOW_PEER) == "cannot be told apart from network_latency"
+    assert words.word_tie(SLOW_PEER, [SLOW_PEER]) == "cannot be told apart from network_latency"
+
+
+def test_cause_of_its_own_proof_is_only_as_large() -> None:
+    """Two causes that are both proven are told apart; only their shares are alike."""
+    finding = replace(SLOW_PEER, tie_with=("network_latency", "gil_contention"))
+
+    assert words.word_tie(finding, [finding, GIL]) == (
+        "cannot be told apart from network_latency, and is about as large as gil_contention"
+    )
+
+
+def test_what_no_cause_accounts_for_is_called_lost_or_unseen() -> None:
+    """Time that the budget shows as some state is not called unexplained beside it."""
+    notes = words.word_notes(CAUSE)
+
+    assert notes == "2 % of the time is lost or unseen, and charged to no cause."
 
 
 @pytest.mark.parametrize(

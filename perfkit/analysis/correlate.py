@@ -117,6 +117,7 @@ def _rank(findings: list[Finding]) -> list[Finding]:
 
 
 def _ties(finding: Finding, ranked: list[Finding]) -> tuple[str, ...]:
+    """What else may explain it, by its rule, then what is found beside it and about as large."""
     overlapping = (
         other.id
         for other in ranked

@@ -39,7 +39,7 @@ def _cause(report: Report) -> Iterable[str]:
         f"**Cause** (confidence {sure}): {to_markdown(words.word_title(first))}. "
         f"This explains {to_markdown(words.word_explained(first))}."
     )
-    tie = words.word_tie(first)
+    tie = words.word_tie(first, report.causes)
     if tie:
         yield f"It {to_markdown(tie)}."
     yield _evidence_table(first)

@@ -109,8 +109,8 @@ def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
 def _lay_out(report: Report, width: int, detail: Detail) -> list[list[Line]]:
     blocks = [_header(report, width, detail)]
     if report.causes:
-        first = _finding(report.causes[0], width, detail, is_first=True)
-        blocks.append(first + _others(report.causes[1:], width, detail))
+        first = _finding(report.causes[0], report, width, detail)
+        blocks.append(first + _others(report, width, detail))
     return [*blocks, _account(report, width, detail), _closing(report, width, detail)]
 
 
@@ -141,7 +141,7 @@ def _header(report: Report, width: int, detail: Detail) -> list[Line]:
     return lines
 
 
-def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) -> list[Line]:
+def _finding(finding: Finding, report: Report, width: int, detail: Detail) -> list[Line]:
     room = width - FINDING_COLUMN
     lines = _title(finding, width, detail.title)
     seen = [words.word_evidence(one) for one in finding.evidence]
@@ -151,11 +151,11 @@ def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) ->
         ("seen", wrap_items(seen, room, detail.seen, mark="; ")),
         ("explains", wrap(words.word_explained(finding), room, detail.text)),
         ("against", wrap_items(against, room, detail.text, mark="; ")),
-        ("tie", wrap(words.word_tie(finding), room, detail.text)),
+        ("tie", wrap(words.word_tie(finding, report.causes), room, detail.text)),
         ("source", wrap_items(sources, room, detail.source, mark="; ")),
     ]
     # Behind the first, a reader who asked for no more wants to know what, not how.
-    is_whole = is_first or detail == VERBOSE
+    is_whole = finding is report.causes[0] or detail == VERBOSE
     for label, texts in rows if is_whole else rows[:-1]:
         if texts and texts[0]:
             lines += labelled(f"  {label}", texts, FINDING_COLUMN)
@@ -194,12 +194,12 @@ def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
     return [head, *((Span(" " * SEVERITY_COLUMN), Span(line, "bold")) for line in more)]
 
 
-def _others(others: tuple[Finding, ...], width: int, detail: Detail) -> list[Line]:
+def _others(report: Report, width: int, detail: Detail) -> list[Line]:
     """The findings behind the first: in full where there is room, else one line each."""
-    lines: list[Line] = []
+    others, lines = report.causes[1:], list[Line]()
     if detail.is_open:
         for finding in others:
-            lines += _finding(finding, width, detail, is_first=False)
+            lines += _finding(finding, report, width, detail)
         return lines
     shown = others[: detail.others] if detail.others else others
     for finding in shown:

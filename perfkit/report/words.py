@@ -95,10 +95,17 @@ def word_sources(evidence: Iterable[Evidence]) -> list[str]:
     return list(dict.fromkeys(to_printable(one.source, TITLE_LIMIT) for one in evidence))
 
 
-def word_tie(finding: Finding) -> str:
-    """What the finding cannot be told from; "" where it stands alone."""
-    names = [word_name(name) for name in finding.tie_with]
-    return f"cannot be told apart from {join_words(names)}" if names else ""
+def word_tie(finding: Finding, causes: Iterable[Finding]) -> str:
+    """What else may explain it, and what is proven beside it and as large; "" where neither is."""
+    proven = {cause.id for cause in causes}
+    rivals = [word_name(name) for name in finding.tie_with if name not in proven]
+    equals = [word_name(name) for name in finding.tie_with if name in proven]
+    parts = []
+    if rivals:
+        parts.append(f"cannot be told apart from {join_words(rivals)}")
+    if equals:
+        parts.append(f"is about as large as {join_words(equals)}")
+    return ", and ".join(parts)
 
 
 def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
@@ -202,7 +209,8 @@ def word_notes(report: Report) -> str:
     notes = [word_reference(one) for one in report.references]
     notes += [word_sentence(note) for note in report.footnotes]
     if report.unexplained_share >= SHARE_SHOWN_MIN:
-        notes.insert(0, f"{to_percent(report.unexplained_share)} of the time is unexplained.")
+        share = to_percent(report.unexplained_share)
+        notes.insert(0, f"{share} of the time is lost or unseen, and charged to no cause.")
     return " ".join(notes)
 
 
