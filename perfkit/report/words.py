@@ -34,6 +34,8 @@ SHARE_SHOWN_MIN = 0.005
 SHARE_ROUNDED_MIN = 0.095
 # A state is charged to one culprit by name where that one has this part of it.
 MOSTLY_RATIO = 0.8
+# From this part of the time on that was not seen, rights are what lacks, not a longer window.
+UNSEEN_SHARE = 0.5
 # Advice that begins so is a command: it is set apart and never wrapped.
 COMMAND_PREFIX = "perfkit "
 
@@ -174,9 +176,16 @@ def word_load(report: Report) -> str:
     if budget.latency_mean_ms is not None:
         words.append(f"{to_duration(budget.latency_mean_ms / 1e3)} mean")
     if budget.busy_threads_mean is not None and budget.in_flight_mean is None:
-        words.append(f"{to_number(budget.busy_threads_mean)} busy threads")
+        most = "at most " if _is_unseen(report) else ""
+        words.append(f"{most}{to_number(budget.busy_threads_mean)} busy threads")
     place = f"{word_name(places[0])}{more}: " if places else ""
     return place + ", ".join(words)
+
+
+def _is_unseen(report: Report) -> bool:
+    """Whether it is unknown, for most of the time, what the threads do."""
+    rows = report.budget.threads
+    return sum(row.share for row in rows if row.state == "unknown") >= UNSEEN_SHARE
 
 
 def word_window(window: Window) -> str:
@@ -268,7 +277,10 @@ def next_commands(report: Report) -> list[str]:
     place = shlex.quote(report.target.reached_as)
     is_there = report.target.pid and report.target.ended_after_s is None
     pid = f" --pid {report.target.pid}" if is_there else ""
-    if report.verdict.state in ("unexplained", "insufficient"):
+    is_refused = report.target.kind == "host" or _is_unseen(report)
+    if report.verdict.state == "insufficient" and is_refused:
+        commands.append(f"perfkit doctor {place}{pid}")
+    elif report.verdict.state in ("unexplained", "insufficient"):
         commands.append(f"perfkit diagnose {place}{pid} --seconds 30")
     elif report.verdict.state != "cause":
         commands.append(f"perfkit diagnose {place}{pid}")
