@@ -146,6 +146,7 @@ def test_dead_pid_is_a_line(doctor: Doctor) -> None:
 
     assert done.returncode == 3
     assert done.stderr.startswith("error: no process has the pid 4194303")
+    assert "  fix     perfkit doctor .  " in done.stderr
 
 
 # How it is judged
