@@ -492,6 +492,31 @@ def test_early_interrupt_leaves_no_traceback(delay_s: float, state: Path) -> Non
     assert "perfkit/" not in told or "Traceback" not in told
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["perfkit.cli.main", "typer"])
+def test_signal_while_loading_is_an_interrupt(number: int, module: str, state: Path) -> None:
+    """Whatever is being imported when it is told to stop, perfkit ends quietly with 130."""
+    code = (
+        "import os, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "sys.argv = ['perfkit', 'report', 'last']\n"
+        "from perfkit.__main__ import start\n"
+        "start()\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:
     """The list names each run and its size."""
     assert re.search(rf"^{saved} +\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
