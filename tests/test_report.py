@@ -178,6 +178,13 @@ def test_skip_says_why_and_what_would_show_it() -> None:
     assert text == "sockets: refused (needs CAP_NET_ADMIN)"
 
 
+def test_choice_that_the_header_tells_is_not_repeated() -> None:
+    """The count of processes stands in the line of the target, and costs no line of its own."""
+    target = replace(CAUSE.target, chosen_by="named with --pid (3 processes)")
+
+    assert words.word_choice(replace(CAUSE, target=target)) == ""
+
+
 def test_states_are_summed_and_count_their_culprits() -> None:
     """A state that is spread over many says over how many; one that is mostly one says so.
 

@@ -5,6 +5,7 @@ Every function gives printable ASCII of bounded length, whatever the host's name
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -38,6 +39,7 @@ MOSTLY_RATIO = 0.8
 UNSEEN_SHARE = 0.5
 # Advice that begins so is a command: it is set apart and never wrapped.
 COMMAND_PREFIX = "perfkit "
+_NAMED = re.compile(r"named with --pid( \(\d+ processes\))?")
 
 
 def word_name(name: str) -> str:
@@ -210,7 +212,8 @@ def word_target(report: Report) -> str:
 def word_choice(report: Report) -> str:
     """How the target was chosen; "" where the user named it and nothing else is to be said."""
     chosen_by = word_sentence(report.target.chosen_by)
-    return "" if chosen_by == "named with --pid" else chosen_by
+    # How many processes it has stands in the line of the target.
+    return "" if _NAMED.fullmatch(chosen_by) else chosen_by
 
 
 def word_notes(report: Report) -> str:
