@@ -21,7 +21,7 @@ from perfkit import discover
 from perfkit.cli.main import main
 from perfkit.export._exporter import Exporter, Look
 from perfkit.export._layout import wrap, wrap_items
-from perfkit.findings import Report
+from perfkit.findings import Reference, Report
 from perfkit.report.words import word_metric
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,6 +89,18 @@ def test_terminal_report_fits_the_first_screen_whatever_it_holds(width: int) -> 
     lines = render("terminal", report, width=width).splitlines()
 
     assert len(lines) <= SCREEN_LINES
+
+
+def test_answer_to_against_stands_first_and_whole() -> None:
+    """What was asked for with --against is not cut off behind other notes."""
+    notes = ("Not the same service", "another CPU model, so times are not alike")
+    reference = Reference("run", "20261123-031240-shard-7-4821", is_usable=False, notes=notes)
+    lost = "threads: 747 of 1026 ticks missed, 27 Hz instead of 100."
+
+    text = render("terminal", replace(CAUSE, references=(reference,), footnotes=(lost,)), width=80)
+
+    words = " ".join(text.split())
+    assert f"Notes Not compared with run {reference.name}: {notes[0]}; {notes[1]}." in words
 
 
 @pytest.mark.parametrize("state", STATES)

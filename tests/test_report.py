@@ -144,9 +144,9 @@ def test_cause_of_its_own_proof_is_only_as_large() -> None:
 
 def test_what_no_cause_accounts_for_is_called_lost_or_unseen() -> None:
     """Time that the budget shows as some state is not called unexplained beside it."""
-    notes = words.word_notes(CAUSE)
+    notes = words.list_notes(CAUSE)
 
-    assert notes == "2 % of the time is lost or unseen, and charged to no cause."
+    assert notes == ["2 % of the time is lost or unseen, and charged to no cause."]
 
 
 @pytest.mark.parametrize(

@@ -53,19 +53,22 @@ class Detail(Struct, frozen=True):
     ruled_out: int = 0
     not_checked: int = 0
     time: int = 0
+    notes: int = 0
     is_open: bool = False
 
 
 VERBOSE = Detail(is_open=True)
 FLOOR = Detail(
-    title=2, text=1, seen=1, source=1, fix=1, others=1, ruled_out=1, not_checked=1, time=1
+    title=2, text=1, seen=1, source=1, fix=1, others=1, ruled_out=1, not_checked=1, time=1, notes=1
 )
 # What a reader needs to act: it grows before anything else, and before blank lines.
-NEEDED = ("title", "text", "fix", "fix", "others", "seen")
+NEEDED = ("title", "text", "notes", "fix", "fix", "others", "seen", "notes")
 # Then the rest, by what it is worth, as far as blank lines between the blocks leave room.
 WANTED = (
     "time",
+    "notes",
     "not_checked",
+    "notes",
     "seen",
     "fix",
     "others",
@@ -220,9 +223,9 @@ def _account(report: Report, width: int, detail: Detail) -> list[Line]:
     skipped = [_both(words.word_skip, one) for one in report.not_checked]
     lines += _list_out("Ruled out", rejected, room, detail.ruled_out)
     lines += _list_out("Not checked", skipped, room, detail.not_checked)
-    notes = words.word_notes(report)
+    notes = wrap_items(words.list_notes(report), room, detail.notes, mark=" ")
     if notes:
-        lines += labelled("Notes", wrap(notes, room, detail.text), SECTION_COLUMN, "bold")
+        lines += labelled("Notes", notes, SECTION_COLUMN, "bold")
     return lines
 
 

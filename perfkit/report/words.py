@@ -216,14 +216,21 @@ def word_choice(report: Report) -> str:
     return "" if _NAMED.fullmatch(chosen_by) else chosen_by
 
 
-def word_notes(report: Report) -> str:
-    """Everything that limits the answer, as sentences."""
+def list_notes(report: Report) -> list[str]:
+    """Everything that limits the answer, a note each; what the user asked to compare comes first.
+
+    Each note is whole sentences, so that a list of them can be cut between two.
+    """
     notes = [word_reference(one) for one in report.references]
+    # Runs that were asked for stand before the window's own fast part.
+    asked_count = sum(one.kind == "run" for one in report.references)
     notes += [word_sentence(note) for note in report.footnotes]
     if report.unexplained_share >= SHARE_SHOWN_MIN:
         share = to_percent(report.unexplained_share)
-        notes.insert(0, f"{share} of the time is lost or unseen, and charged to no cause.")
-    return " ".join(notes)
+        notes.insert(
+            asked_count, f"{share} of the time is lost or unseen, and charged to no cause."
+        )
+    return notes
 
 
 def word_reference(reference: Reference) -> str:
