@@ -243,13 +243,16 @@ def _list_out(label: str, entries: list[tuple[str, str]], room: int, line_limit:
 
 def _time(report: Report, room: int, detail: Detail) -> list[list[str]]:
     """The largest rows of each ledger that was filled."""
-    word = words.word_budget if detail == VERBOSE else words.word_states
     found = []
     for name, rows in (("requests", report.budget.requests), ("threads", report.budget.threads)):
-        items = word(rows)
+        items = words.word_budget(rows) if detail == VERBOSE else words.word_states(rows)
         if items:
-            items[0] = f"{name}: {items[0]}"
-            found.append(wrap_items(items, room, detail.time, more=""))
+            lines = wrap_items([f"{name}: {items[0]}", *items[1:]], room, detail.time, more="")
+            if detail != VERBOSE and items[0] not in " ".join(lines):
+                # Rather the share without a name than a name that is cut, without its share.
+                items = words.word_states(rows, brief=True)
+                lines = wrap_items([f"{name}: {items[0]}", *items[1:]], room, detail.time, more="")
+            found.append(lines)
     return found or [wrap("nothing: no requests in flight and no busy threads were seen", room)]
 
 

@@ -25,7 +25,7 @@ from perfkit.report.escape import to_printable
 from perfkit.units import to_duration, to_number, to_percent, to_text
 
 NAME_LIMIT = 64
-NAME_BRIEF_LIMIT = 22
+NAME_BRIEF_LIMIT = 26
 TITLE_LIMIT = 200
 SENTENCE_LIMIT = 500
 # Below this a cause is only a possibility, and its title says so.
@@ -141,10 +141,11 @@ def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:
     return [word_budget_row(row) for row in ranked if row.share >= SHARE_SHOWN_MIN]
 
 
-def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
+def word_states(rows: tuple[BudgetRow, ...], *, brief: bool = False) -> list[str]:
     """Where the time went, state by state, largest first.
 
-    A state names whom it is charged to where that is one, or mostly one, else how many they are.
+    A state names whom it is charged to where that is one, or mostly one, else how many they are;
+    in brief it names nobody.
     """
     states: dict[str, list[BudgetRow]] = {}
     for row in rows:
@@ -152,7 +153,8 @@ def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
     summed = []
     for state, members in states.items():
         share = sum(row.share for row in members)
-        summed.append(BudgetRow(state, _charge(members, share), 0.0, share))
+        culprit = "" if brief else _charge(members, share)
+        summed.append(BudgetRow(state, culprit, 0.0, share))
     return word_budget(tuple(summed))
 
 
