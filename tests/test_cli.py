@@ -25,7 +25,9 @@ from msgspec.structs import replace
 from reports import HEALTHY, THROTTLED
 
 from perfkit import __version__, discover
+from perfkit.analysis.correlate import WINDOW_MIN_S
 from perfkit.cli._command import Command
+from perfkit.cli._live import JUDGED_MIN_S
 from perfkit.cli._screen import Colour, wants_colour
 from perfkit.cli._stopping import stopping
 from perfkit.cli.diagnose import Threshold, judge
@@ -216,7 +218,11 @@ WRONG = [
     (("diagnose", ".", "--pid", "2"), 3, ""),
     (("report", "last", "--to", "pdf"), 2, "no format is called 'pdf'"),
     (("report", "no-such-run"), 3, "no "),
-    (("report", "/dev/null"), 3, "/dev/null: not a perfkit capture"),
+    (("report", "/dev/null"), 3, "/dev/null: not a perfkit capture: it is empty"),
+    (("report", "/tmp/"), 3, "cannot read /tmp: is a directory"),
+    (("diagnose", ".", "--seconds", "1"), 2, "a window of 1 s is too short to judge, 2 s is"),
+    (("record", ".", "--rounds", "2"), 2, "--rounds counts the rounds of --every"),
+    (("record", ".", "..", "-o", "x"), 2, ""),
     (("report", "/dev/zero"), 3, "/dev/zero: not a perfkit capture"),
     (("runs", "show"), 2, "perfkit runs show needs a RUN"),
     (("runs", "list", "x"), 2, "perfkit runs list takes no RUN"),
@@ -236,7 +242,22 @@ def test_error_is_a_line_with_a_way_on(
     assert done.returncode == code
     assert done.stdout == ""
     assert lines[0].startswith(f"error: {message}")
+    assert lines[1].startswith("  fix     ")
     assert "Traceback" not in done.stderr
+
+
+def test_window_that_a_capture_cannot_be_judged_by_is_said(inside: Run, busy: int) -> None:
+    """A capture too short for a verdict is kept, with a warning."""
+    done = inside("record", ".", "--pid", str(busy), "--seconds", "0.3", "-o", os.devnull)
+
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: 0.3 s can be kept but not judged")
+    assert JUDGED_MIN_S == WINDOW_MIN_S
+
+
+def test_process_that_is_not_there_is_not_said_to_be_sampled(inside: Run) -> None:
+    """A wrong pid is the error alone, with no word of a sampling that never began."""
+    assert inside("diagnose", ".", "--pid", "4194304").stderr.startswith("error: no process")
 
 
 @pytest.mark.parametrize(
@@ -385,6 +406,7 @@ def test_file_in_a_folder_that_is_not_there_is_said(inside: Run, saved: str) -> 
     assert done.returncode == 3
     assert done.stderr == (
         "error: cannot write /no/such/folder/report.md: no such file or directory\n"
+        "  fix     name a file, in a folder that is there and may be written\n"
     )
 
 
@@ -434,6 +456,7 @@ def test_rubbish_on_stdin_is_said(raw: bytes) -> None:
 
     assert (done.returncode, done.stdout) == (3, b"")
     assert done.stderr.startswith(b"error: -: not a perfkit capture")
+    assert (b"stdin is empty" in done.stderr) is (not raw)
 
 
 def test_closed_stdout_is_said(state: Path, saved: str) -> None:
@@ -467,6 +490,31 @@ def test_early_interrupt_leaves_no_traceback(delay_s: float, state: Path) -> Non
         _, told = started.communicate(timeout=30)
 
     assert "perfkit/" not in told or "Traceback" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["perfkit.cli.main", "typer"])
+def test_signal_while_loading_is_an_interrupt(number: int, module: str, state: Path) -> None:
+    """Whatever is being imported when it is told to stop, perfkit ends quietly with 130."""
+    code = (
+        "import os, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "sys.argv = ['perfkit', 'report', 'last']\n"
+        "from perfkit.__main__ import start\n"
+        "start()\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:
@@ -510,7 +558,10 @@ def test_full_stdout_is_said(perfkit: Run, saved: str) -> None:
         done = perfkit("report", saved, stdout=full, stderr=subprocess.PIPE)
 
     assert done.returncode == 3
-    assert done.stderr == "error: cannot write to stdout: no space left on device\n"
+    assert done.stderr == (
+        "error: cannot write to stdout: no space left on device\n"
+        "  fix     -o FILE, or let stdout lead where there is room\n"
+    )
 
 
 # Explain

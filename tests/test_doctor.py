@@ -136,6 +136,8 @@ def test_user_without_rights_is_served_without_a_pid(
     found = json.loads(done.stdout)
     assert found["user_id"] == int(NOBODY)
     assert found["target"].startswith("a process of its own, since no service can be seen")
+    services = next(one for one in found["checks"] if one["source"] == "services")
+    assert (services["state"], services["grant"]) == ("lost", "CAP_SYS_PTRACE")
 
 
 def test_dead_pid_is_a_line(doctor: Doctor) -> None:
@@ -144,6 +146,7 @@ def test_dead_pid_is_a_line(doctor: Doctor) -> None:
 
     assert done.returncode == 3
     assert done.stderr.startswith("error: no process has the pid 4194303")
+    assert "  fix     perfkit doctor .  " in done.stderr
 
 
 # How it is judged

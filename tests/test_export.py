@@ -21,7 +21,7 @@ from perfkit import discover
 from perfkit.cli.main import main
 from perfkit.export._exporter import Exporter, Look
 from perfkit.export._layout import wrap, wrap_items
-from perfkit.findings import Report
+from perfkit.findings import BudgetRow, Reference, Report
 from perfkit.report.words import word_metric
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,6 +89,31 @@ def test_terminal_report_fits_the_first_screen_whatever_it_holds(width: int) -> 
     lines = render("terminal", report, width=width).splitlines()
 
     assert len(lines) <= SCREEN_LINES
+
+
+def test_share_is_not_cut_off_behind_a_long_name() -> None:
+    """Where a state and whom it is charged to need more than the line, the share stays."""
+    rows = (
+        BudgetRow("waiting for a peer", "a socket that is not TCP", 9.0, 0.9),
+        *(BudgetRow(f"state {number}", "", 0.2, 0.02) for number in range(5)),
+    )
+    report = replace(CAUSE, budget=replace(CAUSE.budget, requests=rows, threads=rows))
+
+    text = render("terminal", report, width=60)
+
+    assert "requests: waiting for a peer 90 %, " in " ".join(text.split())
+
+
+def test_answer_to_against_stands_first_and_whole() -> None:
+    """What was asked for with --against is not cut off behind other notes."""
+    notes = ("Not the same service", "another CPU model, so times are not alike")
+    reference = Reference("run", "20261123-031240-shard-7-4821", is_usable=False, notes=notes)
+    lost = "threads: 747 of 1026 ticks missed, 27 Hz instead of 100."
+
+    text = render("terminal", replace(CAUSE, references=(reference,), footnotes=(lost,)), width=80)
+
+    words = " ".join(text.split())
+    assert f"Notes Not compared with run {reference.name}: {notes[0]}; {notes[1]}." in words
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -130,7 +130,23 @@ def test_low_confidence_says_may() -> None:
 
 def test_tie_is_worded_as_tie() -> None:
     """What cannot be told apart is said to be so."""
-    assert words.word_tie(SLOW_PEER) == "cannot be told apart from network_latency"
+    assert words.word_tie(SLOW_PEER, [SLOW_PEER]) == "cannot be told apart from network_latency"
+
+
+def test_cause_of_its_own_proof_is_only_as_large() -> None:
+    """Two causes that are both proven are told apart; only their shares are alike."""
+    finding = replace(SLOW_PEER, tie_with=("network_latency", "gil_contention"))
+
+    assert words.word_tie(finding, [finding, GIL]) == (
+        "cannot be told apart from network_latency, and is about as large as gil_contention"
+    )
+
+
+def test_what_no_cause_accounts_for_is_called_lost_or_unseen() -> None:
+    """Time that the budget shows as some state is not called unexplained beside it."""
+    notes = words.list_notes(CAUSE)
+
+    assert notes == ["2 % of the time is lost or unseen, and charged to no cause."]
 
 
 @pytest.mark.parametrize(
@@ -162,18 +178,30 @@ def test_skip_says_why_and_what_would_show_it() -> None:
     assert text == "sockets: refused (needs CAP_NET_ADMIN)"
 
 
+def test_choice_that_the_header_tells_is_not_repeated() -> None:
+    """The count of processes stands in the line of the target, and costs no line of its own."""
+    target = replace(CAUSE.target, chosen_by="named with --pid (3 processes)")
+
+    assert words.word_choice(replace(CAUSE, target=target)) == ""
+
+
 def test_states_are_summed_and_count_their_culprits() -> None:
-    """A state that is spread over many says over how many; one that is mostly one names it."""
+    """A state that is spread over many says over how many; one that is mostly one says so.
+
+    So nobody reads the share of all as that of the one who is named.
+    """
     rows = (
         BudgetRow("waiting for a lock", "a", 1.0, 0.2),
         BudgetRow("waiting for a lock", "b", 1.0, 0.2),
         BudgetRow("waiting for a peer", "p", 2.0, 0.3),
         BudgetRow("waiting for a peer", "q", 0.1, 0.02),
+        BudgetRow("throttled", "/a", 2.0, 0.1),
     )
 
     assert words.word_states(rows) == [
         "waiting for a lock (2 of them) 40 %",
-        "waiting for a peer p 32 %",
+        "waiting for a peer (mostly p) 32 %",
+        "throttled /a 10 %",
     ]
 
 

@@ -121,7 +121,7 @@ def await_until(promise: Callable[[], Any], limit_s: float) -> bool:
 
 def test_diagnosis_of_another_host_is_one_of_its_service(perfkit: Run, service: int) -> None:
     """A host's name in the place of the dot gives the same report, with commands for that host."""
-    done = perfkit("diagnose", HOST, "--pid", str(service), "--seconds", "1.5", "--json")
+    done = perfkit("diagnose", HOST, "--pid", str(service), "--seconds", "2.2", "--json")
 
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_diagnosis_of_another_host_is_one_of_its_service(perfkit: Run, service: 
 
 def test_commands_that_are_printed_name_the_host(perfkit: Run, service: int) -> None:
     """What the report says to type next works from where it was read."""
-    done = perfkit("diagnose", HOST, "--pid", str(service), "--seconds", "1")
+    done = perfkit("diagnose", HOST, "--pid", str(service), "--seconds", "2.2")
 
     assert f"perfkit diagnose {HOST} --pid {service}" in done.stdout
 
@@ -329,7 +329,7 @@ def test_missing_agent_says_how_to_get_one(perfkit: Run, hosts: Hosts) -> None:
     """Without configuration the agent is looked for on the far end's PATH."""
     hosts.configure(HOST, 'agent = "perfkit-agent-of-nobody"')
 
-    done = perfkit("diagnose", HOST, "--seconds", "1", "--quiet")
+    done = perfkit("diagnose", HOST, "--seconds", "2.2", "--quiet")
 
     assert done.stderr.splitlines()[0] == (
         f"error: perfkit-agent-of-nobody is not installed on {HOST}"
@@ -339,7 +339,7 @@ def test_missing_agent_says_how_to_get_one(perfkit: Run, hosts: Hosts) -> None:
 
 def test_far_ends_own_error_is_passed_on(perfkit: Run) -> None:
     """A pid that is gone there is told as it is here, with the host's name."""
-    done = perfkit("diagnose", HOST, "--pid", "4194303", "--seconds", "1", "--quiet")
+    done = perfkit("diagnose", HOST, "--pid", "4194303", "--seconds", "2.2", "--quiet")
 
     assert done.returncode == 3
     assert done.stderr.splitlines()[0] == f"error: {HOST}: no process has the pid 4194303"
@@ -364,7 +364,7 @@ def test_sudo_that_refuses_is_told(
     wrapper = hosts.script("ssh", f'last="${{@: -1}}"; exec ssh "${{@:1:$#-1}}" "{bashrc}; $last"')
     hosts.environment["PERFKIT_SSH_COMMAND"] = str(wrapper)
 
-    done = perfkit("diagnose", "as-root", "--seconds", "1", "--quiet")
+    done = perfkit("diagnose", "as-root", "--seconds", "2.2", "--quiet")
 
     assert done.returncode == 3
     assert told in done.stderr.splitlines()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -275,7 +276,7 @@ def test_own_process_is_never_part_of_a_service(tree: Tree) -> None:
     assert sorted(roles(target)) == [5000001, 5000003]
 
 
-def resolve_as_nobody(pid: int) -> tuple[str, list[int]]:
+def resolve_as_nobody(pid: int | None) -> tuple[str, list[int]]:
     """What another user finds: how the target was chosen, and its pids."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -304,6 +305,17 @@ def test_target_of_another_user_is_its_tree(spawn: Spawn) -> None:
 
     assert "its sockets cannot be read" in words
     assert {master.pid, *numbers(master)[:2]} <= set(pids)
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("needs_root")
+def test_closed_processes_are_not_taken_for_absent(spawn: Spawn) -> None:
+    """Who may look at no process hears that, not only that no service was found."""
+    spawn(PREFORK)
+
+    words, _ = resolve_as_nobody(None)
+
+    assert re.search(r"was found \(\d+ processes are closed to this user; root or CAP_", words)
 
 
 def build_crowd(root: Path, count: int) -> None:

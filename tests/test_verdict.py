@@ -17,7 +17,7 @@ from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import build_case
 from perfkit.analysis.correlate import give_verdict
 from perfkit.findings import Report
-from perfkit.report.words import next_commands
+from perfkit.report.words import next_commands, word_load
 
 START_NS = 1_000_000_000
 SECONDS = 8.0
@@ -45,6 +45,20 @@ def test_what_could_not_be_seen_is_not_called_healthy() -> None:
 
     assert report.verdict.state == "insufficient"
     assert "could not be seen" in report.verdict.text
+    assert next_commands(report)[0] == "perfkit doctor . --pid 100"
+    assert "at most" in word_load(report)
+
+
+def test_host_without_a_service_says_why_none_was_chosen() -> None:
+    """Where processes are closed to the user the verdict does not say that there is no service."""
+    capture = make_capture({}, start_ns=START_NS, seconds=SECONDS)
+    why = "none was found (9 processes are closed to this user)"
+    host = replace(capture.header.target, kind="host", main_pid=0, chosen_by=why)
+
+    report = analyse(replace(capture, header=replace(capture.header, target=host)))
+
+    assert report.verdict.text == f"There is no service to judge: {why}."
+    assert next_commands(report)[0] == "perfkit doctor ."
 
 
 def test_stopped_process_is_called_stopped() -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,6 +19,7 @@ from perfkit.host import Host
 PROCESS_LIMIT = 32_768
 DESCRIPTOR_LIMIT = 4096
 SCAN_BUDGET_S = 0.35
+CLOSED_LIMIT = 1024
 NAMESPACE_LIMIT = 256
 COMMAND_LIMIT_S = 0.1
 _INTERPRETERS = ("python", "pypy", "node", "ruby", "perl", "java")
@@ -125,6 +126,17 @@ def read_socket_inodes(host: Host, pid: int) -> set[int] | None:
         return set()
     sockets = (link[8:-1] for _, link in links if link.startswith("socket:["))
     return {int(inode) for inode in sockets if inode.isdecimal()}
+
+
+def count_closed(host: Host, pids: Iterable[int]) -> int:
+    """How many processes' descriptors are refused to us, of as many as there is time for."""
+    deadline = time.monotonic() + SCAN_BUDGET_S
+    count = 0
+    for pid in islice(pids, CLOSED_LIMIT):
+        if time.monotonic() > deadline:
+            break
+        count += read_socket_inodes(host, pid) is None
+    return count
 
 
 def read_name(host: Host, stat: ProcStat) -> str:

@@ -20,6 +20,7 @@ from typing import Literal
 from msgspec import Struct
 
 from perfkit import __version__, discover
+from perfkit.agent.census import count_closed, take_census
 from perfkit.agent.loop import Problem, attempt, run, to_status
 from perfkit.agent.machine import read_host_name
 from perfkit.agent.target import resolve
@@ -28,6 +29,7 @@ from perfkit.model import Collector, Rate, Status, Target
 
 TRY_S = 1.2
 IDLE_INTERVAL_S = 0.2
+OWN_WORDS = "a process of its own, since no service can be seen; --pid N tries it on yours"
 SCHEMA = "perfkit.doctor/1"
 PACKAGE = "perfkit.collectors"
 # Said by samplers that see less than they could; see the remarks of threads and sockets.
@@ -67,6 +69,7 @@ def examine(pid: int | None, host: Host | None = None) -> Examination:
     collectors, missing = load_collectors()
     with choosing(host, pid) as (target, words):
         recording = run(host, target, collectors, TRY_S, stop=threading.Event())
+    closed = [] if words != OWN_WORDS else check_closed(host)
     return Examination(
         schema=SCHEMA,
         perfkit_version=__version__,
@@ -74,8 +77,20 @@ def examine(pid: int | None, host: Host | None = None) -> Examination:
         place=read_place(host),
         user_id=os.geteuid(),
         target=words,
-        checks=tuple(to_checks((*recording.statuses, *missing), recording.rates)),
+        checks=(*to_checks((*recording.statuses, *missing), recording.rates), *closed),
     )
+
+
+def check_closed(host: Host) -> list[Check]:
+    """Whether processes are closed to us, one of which may be the service; none where none is.
+
+    A process of our own, on which all else was tried, is open whatever rights we lack.
+    """
+    count = count_closed(host, take_census(host, os.getpid()).processes)
+    if not count:
+        return []
+    why = f"{count} processes are closed to this user, the service may be one of them"
+    return [Check("services", "lost", why, "CAP_SYS_PTRACE")]
 
 
 def load_collectors() -> tuple[list[Collector], list[Status]]:
@@ -106,8 +121,7 @@ def choosing(host: Host, pid: int | None) -> Iterator[tuple[Target, str]]:
         return
     child = _fork_idle()
     try:
-        words = "a process of its own, since no service can be seen; --pid N tries it on yours"
-        yield resolve(host, child, only_pid=True), words
+        yield resolve(host, child, only_pid=True), OWN_WORDS
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -18,6 +18,7 @@ from perfkit.agent.aside import call_aside
 from perfkit.agent.census import (
     Census,
     Holders,
+    count_closed,
     descend,
     find_holders,
     read_name,
@@ -198,6 +199,13 @@ def _limited(pids: frozenset[int]) -> str:
     return f", of which {SERVICE_LIMIT} are followed" if len(pids) > SERVICE_LIMIT else ""
 
 
+def _closed(scene: _Scene) -> str:
+    """How many processes are not to be looked into: the service may be one of them."""
+    count = count_closed(scene.host, scene.census.processes)
+    words = f"{count} processes are closed to this user; root or CAP_SYS_PTRACE may look"
+    return f" ({words})" if count else ""
+
+
 def _skipped(holders: Holders) -> str:
     count = holders.skipped_count
     return f"; descriptors of {count} processes were not looked at (time limit)" if count else ""
@@ -218,7 +226,8 @@ def _choose(host: Host, own_pid: int) -> Target:
     scene = _Scene(host, census, tables, find_holders(host, census.processes, wanted))
     candidates = _find_candidates(scene)
     if not candidates:
-        words = "no service with accepted connections was found, so the host is looked at"
+        words = f"no service with accepted connections was found{_closed(scene)}"
+        words += ", so the host is looked at"
         return Target("host", 0, "", words + _skipped(scene.holders))
     if len(candidates) > 1 or not before:
         time.sleep(max(0.0, CHOOSING_S - (time.monotonic_ns() - begin_ns) / 1e9))

@@ -120,6 +120,7 @@ def _rank(findings: list[Finding]) -> list[Finding]:
 
 
 def _ties(finding: Finding, ranked: list[Finding]) -> tuple[str, ...]:
+    """What else may explain it, by its rule, then what is found beside it and about as large."""
     overlapping = (
         other.id
         for other in ranked
@@ -213,7 +214,8 @@ def _too_brief(case: Case) -> str:
 def _lacking(case: Case) -> str:
     header = case.aligned.header
     if header.target.kind == "host":
-        return "No serving process was found on this host, so there is no service to judge."
+        chosen_by = header.target.chosen_by
+        return f"There is no service to judge: {chosen_by or 'none was found on this host'}."
     if not len(case.timeline.ns):
         return "No thread of the target could be sampled."
     observed_s = (header.clock.end_ns - header.clock.start_ns) / 1e9

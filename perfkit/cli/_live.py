@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 THIS_HOST = "."
 SECONDS_LIMIT = 3600.0
+# Below it every verdict is "insufficient" (WINDOW_MIN_S of the analysis, which needs numpy).
+JUDGED_MIN_S = 2.0
 BAR_WIDTH = 10
 
 
@@ -35,10 +37,16 @@ def sample(wanted: Sampling, stop: threading.Event) -> bytes:
     """Samples this host or another and gives the capture's bytes, which are whole and readable."""
     check_target(wanted)
     with showing_progress(wanted.quiet) as progress:
-        progress.start(f"sampling {_describe(wanted)} for {wanted.seconds:g} s")
+        # A process here is named only once it is there: the first step comes at once then.
+        is_known = wanted.target != THIS_HOST or wanted.pid is None
+        start = f"sampling {_describe(wanted)} for {wanted.seconds:g} s"
+        if is_known:
+            progress.start(start)
         steps: list[Step] = []
 
         def show(step: Step) -> None:
+            if not steps and not is_known:
+                progress.start(start)
             steps[:] = [step]
             progress.update(f"sampling {_describe(wanted)} {_word(step)}")
 
@@ -145,7 +153,26 @@ def check_target(wanted: Sampling) -> None:
             fix="--seconds 10",
         )
     if wanted.only_pid and wanted.pid is None:
-        raise UsageError("--only-pid narrows --pid, which is missing")
+        fix = "--pid N --only-pid"
+        raise UsageError("--only-pid narrows --pid, which is missing", fix=fix)
+
+
+def check_judged(seconds: float) -> None:
+    """Refuses a window that no verdict could come of. Raises: `UsageError`."""
+    if 0 < seconds < JUDGED_MIN_S:
+        raise UsageError(
+            f"a window of {seconds:g} s is too short to judge, {JUDGED_MIN_S:g} s is the least",
+            fix=f"--seconds {JUDGED_MIN_S:g}, or leave it out for 10 s",
+        )
+
+
+def warn_unjudged(wanted: Sampling) -> None:
+    """Says of a capture that can be kept but not judged that it is one."""
+    if wanted.seconds < JUDGED_MIN_S and not wanted.quiet:
+        tell(
+            f"warning: {wanted.seconds:g} s can be kept but not judged: perfkit report needs "
+            f"{JUDGED_MIN_S:g} s"
+        )
 
 
 def _describe(wanted: Sampling) -> str:

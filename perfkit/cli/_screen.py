@@ -13,6 +13,7 @@ from perfkit.errors import PerfkitError, UsageError
 from perfkit.report.escape import to_printable
 
 WIDTH_DEFAULT = 80
+_OUT_FIX = "-o FILE, or let stdout lead where there is room"
 _CLEAR = "\r\x1b[2K"
 
 
@@ -114,7 +115,7 @@ def write_out(write: Callable[[IO[Any]], object], *, binary: bool = False) -> No
     A reader that has gone, e.g. `head`, wants no more, and hears no more. Raises: `PerfkitError`.
     """
     if sys.stdout is None:
-        raise PerfkitError("cannot write to stdout: it is closed", fix="-o FILE")
+        raise PerfkitError("cannot write to stdout: it is closed", fix=_OUT_FIX)
     out = sys.stdout.buffer if binary else sys.stdout
     try:
         write(out)
@@ -124,4 +125,4 @@ def write_out(write: Callable[[IO[Any]], object], *, binary: bool = False) -> No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             why = (error.strerror or str(error)).lower()
-            raise PerfkitError(f"cannot write to stdout: {why}") from error
+            raise PerfkitError(f"cannot write to stdout: {why}", fix=_OUT_FIX) from error

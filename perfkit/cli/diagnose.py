@@ -10,7 +10,7 @@ import typer
 
 from perfkit.cli import _codes
 from perfkit.cli._command import Command
-from perfkit.cli._live import Sampling, check_reader, keep, sample
+from perfkit.cli._live import Sampling, check_judged, check_reader, keep, sample
 from perfkit.cli._options import (
     AgainstOption,
     ColourOption,
@@ -68,6 +68,7 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     from perfkit.cli._show import TERMINAL, Judging, View, read_references, show, to_report
     from perfkit.codec import decode
 
+    check_judged(seconds)
     check_reader()
     # Before sampling: `last` is the run before this one, and a wrong name costs no wait.
     judging = Judging(slow, read_references(against))

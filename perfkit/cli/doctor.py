@@ -18,7 +18,7 @@ from perfkit.cli._live import THIS_HOST
 from perfkit.cli._options import PidOption, QuietOption, TargetArgument
 from perfkit.cli._screen import find_width, showing_progress, write_out
 from perfkit.cli._stopping import stopping
-from perfkit.errors import FetchError, PerfkitError
+from perfkit.errors import FetchError, PerfkitError, TargetError
 
 if TYPE_CHECKING:
     from perfkit.agent.doctor import Check, Examination, Place
@@ -46,7 +46,11 @@ def doctor(
 
     with showing_progress(quiet) as progress:
         progress.start(f"trying every source for {TRY_S:g} s")
-        found = _examine_here(pid) if target == THIS_HOST else _ask(target, pid)
+        try:
+            found = _examine_here(pid) if target == THIS_HOST else _ask(target, pid)
+        except TargetError as error:
+            fix = f"perfkit doctor {target}   (tries it on the busiest serving process)"
+            raise TargetError(error.what, fix=fix) from error
         progress.end(f"tried {len(found.checks)} sources")
     if json:
         _write_json(found, target)

@@ -13,7 +13,7 @@ import typer
 
 from perfkit.cli import _codes
 from perfkit.cli._command import Command
-from perfkit.cli._live import Sampling, check_target, obtain, sample, save
+from perfkit.cli._live import Sampling, check_target, obtain, sample, save, warn_unjudged
 from perfkit.cli._options import (
     NoProbeOption,
     OnlyPidOption,
@@ -62,17 +62,20 @@ def record(  # noqa: PLR0917 (typer makes the arguments into options)
     targets, or with --every, each line is a target and its run; Ctrl-C ends after the round.
     """
     if rounds is not None and not every:
-        raise UsageError("--rounds counts the rounds of --every, which is missing")
+        fix = "--every 15m --rounds N"
+        raise UsageError("--rounds counts the rounds of --every, which is missing", fix=fix)
     wanted = [
         Sampling(target, pid, only_pid, seconds, not no_probe, quiet)
         for target in dict.fromkeys(targets)
     ]
     for one in wanted:
         check_target(one)
+    warn_unjudged(wanted[0])
     if len(wanted) == 1 and not every:
         return _record_one(wanted[0], output)
     if output is not None:
-        raise UsageError("-o takes the capture of one target, recorded once")
+        fix = "name one target, without --every; or leave -o out, and see perfkit runs"
+        raise UsageError("-o takes the capture of one target, recorded once", fix=fix)
     return _record_many(wanted, every, rounds)
 
 
@@ -90,7 +93,8 @@ def _record_many(wanted: list[Sampling], every: str, rounds: int | None) -> int:
 
     seconds, quiet = wanted[0].seconds, wanted[0].quiet
     if len(wanted) > HOST_LIMIT:
-        raise UsageError(f"{len(wanted)} targets are more than {HOST_LIMIT}")
+        fix = f"name at most {HOST_LIMIT} at a time"
+        raise UsageError(f"{len(wanted)} targets are more than {HOST_LIMIT}", fix=fix)
     every_s = parse_every(every, seconds) if every else 0.0
     load_config()
     stop = threading.Event()

@@ -39,7 +39,7 @@ def _cause(report: Report) -> Iterable[str]:
         f"**Cause** (confidence {sure}): {to_markdown(words.word_title(first))}. "
         f"This explains {to_markdown(words.word_explained(first))}."
     )
-    tie = words.word_tie(first)
+    tie = words.word_tie(first, report.causes)
     if tie:
         yield f"It {to_markdown(tie)}."
     yield _evidence_table(first)
@@ -74,7 +74,7 @@ def _account(report: Report) -> Iterable[str]:
             yield _time_table(title, rows)
     yield f"**Ruled out.** {_listed(words.word_rejection(one) for one in report.ruled_out)}."
     yield f"**Not checked.** {_listed(words.word_skip(one) for one in report.not_checked)}."
-    notes = words.word_notes(report)
+    notes = " ".join(words.list_notes(report))
     yield f"**Notes.** {to_markdown(notes)}" if notes else ""
 
 

@@ -53,19 +53,22 @@ class Detail(Struct, frozen=True):
     ruled_out: int = 0
     not_checked: int = 0
     time: int = 0
+    notes: int = 0
     is_open: bool = False
 
 
 VERBOSE = Detail(is_open=True)
 FLOOR = Detail(
-    title=2, text=1, seen=1, source=1, fix=1, others=1, ruled_out=1, not_checked=1, time=1
+    title=2, text=1, seen=1, source=1, fix=1, others=1, ruled_out=1, not_checked=1, time=1, notes=1
 )
 # What a reader needs to act: it grows before anything else, and before blank lines.
-NEEDED = ("title", "text", "fix", "fix", "others", "seen")
+NEEDED = ("title", "text", "notes", "fix", "fix", "others", "seen", "notes")
 # Then the rest, by what it is worth, as far as blank lines between the blocks leave room.
 WANTED = (
     "time",
+    "notes",
     "not_checked",
+    "notes",
     "seen",
     "fix",
     "others",
@@ -109,8 +112,8 @@ def _fit(report: Report, width: int, verbose: bool) -> list[Line]:
 def _lay_out(report: Report, width: int, detail: Detail) -> list[list[Line]]:
     blocks = [_header(report, width, detail)]
     if report.causes:
-        first = _finding(report.causes[0], width, detail, is_first=True)
-        blocks.append(first + _others(report.causes[1:], width, detail))
+        first = _finding(report.causes[0], report, width, detail)
+        blocks.append(first + _others(report, width, detail))
     return [*blocks, _account(report, width, detail), _closing(report, width, detail)]
 
 
@@ -141,7 +144,7 @@ def _header(report: Report, width: int, detail: Detail) -> list[Line]:
     return lines
 
 
-def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) -> list[Line]:
+def _finding(finding: Finding, report: Report, width: int, detail: Detail) -> list[Line]:
     room = width - FINDING_COLUMN
     lines = _title(finding, width, detail.title)
     seen = [words.word_evidence(one) for one in finding.evidence]
@@ -151,11 +154,11 @@ def _finding(finding: Finding, width: int, detail: Detail, *, is_first: bool) ->
         ("seen", wrap_items(seen, room, detail.seen, mark="; ")),
         ("explains", wrap(words.word_explained(finding), room, detail.text)),
         ("against", wrap_items(against, room, detail.text, mark="; ")),
-        ("tie", wrap(words.word_tie(finding), room, detail.text)),
+        ("tie", wrap(words.word_tie(finding, report.causes), room, detail.text)),
         ("source", wrap_items(sources, room, detail.source, mark="; ")),
     ]
     # Behind the first, a reader who asked for no more wants to know what, not how.
-    is_whole = is_first or detail == VERBOSE
+    is_whole = finding is report.causes[0] or detail == VERBOSE
     for label, texts in rows if is_whole else rows[:-1]:
         if texts and texts[0]:
             lines += labelled(f"  {label}", texts, FINDING_COLUMN)
@@ -194,12 +197,12 @@ def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
     return [head, *((Span(" " * SEVERITY_COLUMN), Span(line, "bold")) for line in more)]
 
 
-def _others(others: tuple[Finding, ...], width: int, detail: Detail) -> list[Line]:
+def _others(report: Report, width: int, detail: Detail) -> list[Line]:
     """The findings behind the first: in full where there is room, else one line each."""
-    lines: list[Line] = []
+    others, lines = report.causes[1:], list[Line]()
     if detail.is_open:
         for finding in others:
-            lines += _finding(finding, width, detail, is_first=False)
+            lines += _finding(finding, report, width, detail)
         return lines
     shown = others[: detail.others] if detail.others else others
     for finding in shown:
@@ -220,9 +223,9 @@ def _account(report: Report, width: int, detail: Detail) -> list[Line]:
     skipped = [_both(words.word_skip, one) for one in report.not_checked]
     lines += _list_out("Ruled out", rejected, room, detail.ruled_out)
     lines += _list_out("Not checked", skipped, room, detail.not_checked)
-    notes = words.word_notes(report)
+    notes = wrap_items(words.list_notes(report), room, detail.notes, mark=" ")
     if notes:
-        lines += labelled("Notes", wrap(notes, room, detail.text), SECTION_COLUMN, "bold")
+        lines += labelled("Notes", notes, SECTION_COLUMN, "bold")
     return lines
 
 
@@ -240,13 +243,16 @@ def _list_out(label: str, entries: list[tuple[str, str]], room: int, line_limit:
 
 def _time(report: Report, room: int, detail: Detail) -> list[list[str]]:
     """The largest rows of each ledger that was filled."""
-    word = words.word_budget if detail == VERBOSE else words.word_states
     found = []
     for name, rows in (("requests", report.budget.requests), ("threads", report.budget.threads)):
-        items = word(rows)
+        items = words.word_budget(rows) if detail == VERBOSE else words.word_states(rows)
         if items:
-            items[0] = f"{name}: {items[0]}"
-            found.append(wrap_items(items, room, detail.time, more=""))
+            lines = wrap_items([f"{name}: {items[0]}", *items[1:]], room, detail.time, more="")
+            if detail != VERBOSE and items[0] not in " ".join(lines):
+                # Rather the share without a name than a name that is cut, without its share.
+                items = words.word_states(rows, brief=True)
+                lines = wrap_items([f"{name}: {items[0]}", *items[1:]], room, detail.time, more="")
+            found.append(lines)
     return found or [wrap("nothing: no requests in flight and no busy threads were seen", room)]
 
 

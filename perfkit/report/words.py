@@ -5,6 +5,7 @@ Every function gives printable ASCII of bounded length, whatever the host's name
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -24,7 +25,7 @@ from perfkit.report.escape import to_printable
 from perfkit.units import to_duration, to_number, to_percent, to_text
 
 NAME_LIMIT = 64
-NAME_BRIEF_LIMIT = 22
+NAME_BRIEF_LIMIT = 26
 TITLE_LIMIT = 200
 SENTENCE_LIMIT = 500
 # Below this a cause is only a possibility, and its title says so.
@@ -34,8 +35,11 @@ SHARE_SHOWN_MIN = 0.005
 SHARE_ROUNDED_MIN = 0.095
 # A state is charged to one culprit by name where that one has this part of it.
 MOSTLY_RATIO = 0.8
+# From this part of the time on that was not seen, rights are what lacks, not a longer window.
+UNSEEN_SHARE = 0.5
 # Advice that begins so is a command: it is set apart and never wrapped.
 COMMAND_PREFIX = "perfkit "
+_NAMED = re.compile(r"named with --pid( \(\d+ processes\))?")
 
 
 def word_name(name: str) -> str:
@@ -95,10 +99,17 @@ def word_sources(evidence: Iterable[Evidence]) -> list[str]:
     return list(dict.fromkeys(to_printable(one.source, TITLE_LIMIT) for one in evidence))
 
 
-def word_tie(finding: Finding) -> str:
-    """What the finding cannot be told from; "" where it stands alone."""
-    names = [word_name(name) for name in finding.tie_with]
-    return f"cannot be told apart from {join_words(names)}" if names else ""
+def word_tie(finding: Finding, causes: Iterable[Finding]) -> str:
+    """What else may explain it, and what is proven beside it and as large; "" where neither is."""
+    proven = {cause.id for cause in causes}
+    rivals = [word_name(name) for name in finding.tie_with if name not in proven]
+    equals = [word_name(name) for name in finding.tie_with if name in proven]
+    parts = []
+    if rivals:
+        parts.append(f"cannot be told apart from {join_words(rivals)}")
+    if equals:
+        parts.append(f"is about as large as {join_words(equals)}")
+    return ", and ".join(parts)
 
 
 def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
@@ -130,10 +141,11 @@ def word_budget(rows: tuple[BudgetRow, ...]) -> list[str]:
     return [word_budget_row(row) for row in ranked if row.share >= SHARE_SHOWN_MIN]
 
 
-def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
+def word_states(rows: tuple[BudgetRow, ...], *, brief: bool = False) -> list[str]:
     """Where the time went, state by state, largest first.
 
-    A state names whom it is charged to where that is mostly one, else how many they are.
+    A state names whom it is charged to where that is one, or mostly one, else how many they are;
+    in brief it names nobody.
     """
     states: dict[str, list[BudgetRow]] = {}
     for row in rows:
@@ -141,13 +153,19 @@ def word_states(rows: tuple[BudgetRow, ...]) -> list[str]:
     summed = []
     for state, members in states.items():
         share = sum(row.share for row in members)
-        first = max(members, key=lambda row: row.share)
-        is_one = first.share >= MOSTLY_RATIO * share
-        culprit = (
-            to_printable(first.culprit, NAME_BRIEF_LIMIT) if is_one else f"({len(members)} of them)"
-        )
+        culprit = "" if brief else _charge(members, share)
         summed.append(BudgetRow(state, culprit, 0.0, share))
     return word_budget(tuple(summed))
+
+
+def _charge(members: list[BudgetRow], share: float) -> str:
+    """Whom the rows of one state are charged to; the share beside it is that of them all."""
+    first = max(members, key=lambda row: row.share)
+    if first.share < MOSTLY_RATIO * share:
+        return f"({len(members)} of them)"
+    name = to_printable(first.culprit, NAME_BRIEF_LIMIT)
+    is_all = not name or to_percent(first.share) == to_percent(share)
+    return name if is_all else f"(mostly {name})"
 
 
 def word_load(report: Report) -> str:
@@ -162,9 +180,16 @@ def word_load(report: Report) -> str:
     if budget.latency_mean_ms is not None:
         words.append(f"{to_duration(budget.latency_mean_ms / 1e3)} mean")
     if budget.busy_threads_mean is not None and budget.in_flight_mean is None:
-        words.append(f"{to_number(budget.busy_threads_mean)} busy threads")
+        most = "at most " if _is_unseen(report) else ""
+        words.append(f"{most}{to_number(budget.busy_threads_mean)} busy threads")
     place = f"{word_name(places[0])}{more}: " if places else ""
     return place + ", ".join(words)
+
+
+def _is_unseen(report: Report) -> bool:
+    """Whether it is unknown, for most of the time, what the threads do."""
+    rows = report.budget.threads
+    return sum(row.share for row in rows if row.state == "unknown") >= UNSEEN_SHARE
 
 
 def word_window(window: Window) -> str:
@@ -189,16 +214,25 @@ def word_target(report: Report) -> str:
 def word_choice(report: Report) -> str:
     """How the target was chosen; "" where the user named it and nothing else is to be said."""
     chosen_by = word_sentence(report.target.chosen_by)
-    return "" if chosen_by == "named with --pid" else chosen_by
+    # How many processes it has stands in the line of the target.
+    return "" if _NAMED.fullmatch(chosen_by) else chosen_by
 
 
-def word_notes(report: Report) -> str:
-    """Everything that limits the answer, as sentences."""
+def list_notes(report: Report) -> list[str]:
+    """Everything that limits the answer, a note each; what the user asked to compare comes first.
+
+    Each note is whole sentences, so that a list of them can be cut between two.
+    """
     notes = [word_reference(one) for one in report.references]
+    # Runs that were asked for stand before the window's own fast part.
+    asked_count = sum(one.kind == "run" for one in report.references)
     notes += [word_sentence(note) for note in report.footnotes]
     if report.unexplained_share >= SHARE_SHOWN_MIN:
-        notes.insert(0, f"{to_percent(report.unexplained_share)} of the time is unexplained.")
-    return " ".join(notes)
+        share = to_percent(report.unexplained_share)
+        notes.insert(
+            asked_count, f"{share} of the time is lost or unseen, and charged to no cause."
+        )
+    return notes
 
 
 def word_reference(reference: Reference) -> str:
@@ -255,7 +289,10 @@ def next_commands(report: Report) -> list[str]:
     place = shlex.quote(report.target.reached_as)
     is_there = report.target.pid and report.target.ended_after_s is None
     pid = f" --pid {report.target.pid}" if is_there else ""
-    if report.verdict.state in ("unexplained", "insufficient"):
+    is_refused = report.target.kind == "host" or _is_unseen(report)
+    if report.verdict.state == "insufficient" and is_refused:
+        commands.append(f"perfkit doctor {place}{pid}")
+    elif report.verdict.state in ("unexplained", "insufficient"):
         commands.append(f"perfkit diagnose {place}{pid} --seconds 30")
     elif report.verdict.state != "cause":
         commands.append(f"perfkit diagnose {place}{pid}")

@@ -12,6 +12,10 @@ from perfkit.codec import CAPTURE_LIMIT_BYTES, MAGIC
 from perfkit.errors import RunError
 
 DRAFT_PREFIX = ".draft-"
+STDIN = "-"
+_RUNS = "perfkit runs"
+_WRITE_FIX = "name a file, in a folder that is there and may be written"
+_STDIN_FIX = "perfkit record . -o - | perfkit report -"
 
 
 def write_draft(raw: bytes, folder: Path, mode: int) -> Path:
@@ -37,7 +41,7 @@ def write_file(raw: bytes, path: Path) -> None:
             place = path.resolve()
             write_draft(raw, place.parent, mode=0o666).replace(place)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise RunError(f"cannot write {path}: {_why(error)}", fix=_WRITE_FIX) from error
 
 
 def read_file(path: Path) -> bytes:
@@ -47,17 +51,30 @@ def read_file(path: Path) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             return _read_capture(file)
     except OSError as error:
-        raise RunError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        fix = "read it as its owner or with sudo" if isinstance(error, PermissionError) else _RUNS
+        raise RunError(f"cannot read {path}: {_why(error)}", fix=fix) from error
 
 
 def read_stdin() -> bytes:
     """Reads what may be a capture from a pipe or a file on stdin. Raises `RunError`."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise RunError("no capture comes on stdin", fix="perfkit record . -o - | perfkit report -")
+        raise RunError("no capture comes on stdin", fix=_STDIN_FIX)
     try:
         return _read_capture(sys.stdin.buffer)
     except OSError as error:
-        raise RunError(f"cannot read stdin: {(error.strerror or str(error)).lower()}") from error
+        raise RunError(f"cannot read stdin: {_why(error)}", fix=_STDIN_FIX) from error
+
+
+def check_filled(name: str, raw: bytes) -> None:
+    """Says of nothing that it is nothing, "-" being stdin. Raises: `RunError`."""
+    if not raw:
+        what = "stdin is empty" if name == STDIN else "it is empty"
+        fix = _STDIN_FIX if name == STDIN else _RUNS
+        raise RunError(f"{name}: not a perfkit capture: {what}", fix=fix)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _read_capture(file: IO[bytes]) -> bytes:

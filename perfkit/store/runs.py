@@ -18,14 +18,21 @@ from msgspec import Struct
 from perfkit.config import load_config
 from perfkit.errors import RunError
 from perfkit.model import Header
-from perfkit.store.files import DRAFT_PREFIX, read_file, read_stdin, write_draft
+from perfkit.store.files import (
+    DRAFT_PREFIX,
+    STDIN,
+    check_filled,
+    read_file,
+    read_stdin,
+    write_draft,
+)
 
 STORE_LIMIT_BYTES = 1 << 30
 HOST_NAME_LIMIT = 24
 NAME_TRY_LIMIT = 100
 STALE_S = 3600.0
 SUFFIX, PIN_SUFFIX = ".capture", ".pinned"
-LAST, STDIN = "last", "-"
+LAST = "last"
 _LIST_FIX = "perfkit runs"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -88,7 +95,10 @@ def list_runs(folder: Path) -> list[Run]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RunError(f"cannot list {folder}: {(error.strerror or '').lower()}") from error
+        what = f"cannot list {folder}: {(error.strerror or '').lower()}"
+        raise RunError(
+            what, fix="set runs.folder to a folder of your own: perfkit config"
+        ) from error
     pinned = {entry.name for entry in entries if entry.name.endswith(PIN_SUFFIX)}
     for entry in entries:
         run_id = entry.name.removesuffix(SUFFIX)
@@ -125,6 +135,12 @@ def read_run(name: str, folder: Path) -> tuple[str, bytes]:
 
     `-` is a capture on stdin, which has no such name.
     """
+    found, raw = _read(name, folder)
+    check_filled(name, raw)
+    return found, raw
+
+
+def _read(name: str, folder: Path) -> tuple[str, bytes]:
     if name == STDIN:
         return "", read_stdin()
     path = Path(name)
