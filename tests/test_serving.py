@@ -13,7 +13,7 @@ from perfkit.analysis import analyse
 from perfkit.analysis.case import build_case
 
 MAIN, POOL, WATCHER, OTHER = 100, 101, 102, 103
-EPOLL, FUTEX, NANOSLEEP = 232, 202, 35
+EPOLL, FUTEX, NANOSLEEP, RECV = 232, 202, 35, 45
 WORD = 0x55D000001000
 CROWD = Load(service_ms=250, think_ms=10, connections=16)
 # Where its requests come in, the loop's descriptor, and the interpreter's own memory.
@@ -96,3 +96,30 @@ def test_threads_that_take_turns_are_no_event_loop() -> None:
     report = analyse(world(load, waits, WOKEN, WOKEN).capture())
 
     assert [cause.id for cause in report.causes] == []
+
+
+WORKER = [Step(NANOSLEEP, 97 * MS), Step(RUNNING, 3 * MS)]
+
+
+def waiter(word: int, *, is_worker_too: bool = False) -> list[Step]:
+    """A thread that waits on a word of its own, and now and then reads the next request."""
+    work = [Step(RUNNING, 40 * MS)] if is_worker_too else []
+    first_ms = 1 + 15 * word
+    parts = [Step(FUTEX, ms * MS, arg0=WORD + 64 * word) for ms in (first_ms, 95 - first_ms)]
+    return [parts[0], Step(RECV, 5 * MS, arg0=9), *work, parts[1]]
+
+
+def test_workers_that_never_pause_serve_those_who_wait_for_them() -> None:
+    """Threads that read requests and hand them to a pool at its limit: the pool is known by it."""
+    readers = [waiter(number) for number in range(6)]
+
+    report = analyse(world(CROWD, *readers, WORKER, WORKER).capture())
+
+    assert [cause.id for cause in report.causes] == ["thread_pool_exhausted"]
+
+
+def test_thread_that_never_pauses_beside_workers_serves_nobody() -> None:
+    """Where threads that serve work themselves, one that never pauses is in the background."""
+    readers = [waiter(number, is_worker_too=True) for number in range(6)]
+
+    assert 106 not in serving(world(CROWD, *readers, WORKER))

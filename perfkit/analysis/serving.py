@@ -1,4 +1,4 @@
-"""Which threads serve requests: by what they wait for, and where they never wait, by what they do.
+"""Which threads serve requests: by what they wait for, else by who needs them.
 
 A thread that only computes, sleeps or waits for the GIL is a background thread of the service,
 unless nobody else can have read the requests: then it is a front that its load leaves no pause.
@@ -10,7 +10,7 @@ import numpy as np
 
 from perfkit.analysis.align import Aligned
 from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
-from perfkit.analysis.states import State, runtime_ranges
+from perfkit.analysis.states import IDLE_STATES, State, runtime_ranges
 from perfkit.analysis.timeline import SEEN_SHARE, Timeline
 
 _WORKER_STATES = (
@@ -24,6 +24,7 @@ _WORKER_STATES = (
 )
 # Where a thread waits that takes requests in.
 _FRONT_STATES = (State.IDLE_CLIENT, State.IDLE_ACCEPT, State.IDLE_SELECTOR, State.SEND_WAIT)
+_NOT_WORKING = IDLE_STATES | {State.HANDOFF_WAIT, State.UNKNOWN}
 _WANTING_STATES = (State.ON_CPU, State.RUNNABLE, State.THROTTLED, State.GIL_WAIT)
 # Who takes requests in is woken for them, if only for one in twenty: the rest may come in bunches.
 WAKES_PER_ANSWER_MIN = 0.05
@@ -31,14 +32,21 @@ WAKES_PER_ANSWER_MIN = 0.05
 WANTING_MIN = 0.7
 # Several threads are fronts side by side where they use about as much CPU as the busiest.
 LIKE_CPU_RATIO = 0.5
+# Workers without a pause: threads wait for them, half of one on average and more, in half of the
+# time or more while hardly a thread that serves works itself.
+NEVER_IDLE_MIN = 0.95
+WAITING_MIN = 0.5
+UNANSWERED_MIN = 0.5
+WORKING_MAX = 0.25
 
 
 def serving_threads(timeline: Timeline, aligned: Aligned, answer_count: float | None) -> Masks:
     """Marks the threads that serve requests.
 
-    They were seen waiting for work or for a client; and of a process whose requests none of these
-    can have taken in, those that never pause. Without requests (`answer_count` None: batch,
-    training) all threads serve, and so does a process's only thread.
+    They were seen waiting for work or for a client; of a process whose requests none of these can
+    have taken in, those that never pause; and workers that never pause, for which others wait.
+    Without requests (`answer_count` None: batch, training) all threads serve, and so does a
+    process's only thread.
     """
     if answer_count is None:
         return np.ones(len(timeline.threads), dtype=bool)
@@ -52,6 +60,7 @@ def serving_threads(timeline: Timeline, aligned: Aligned, answer_count: float | 
         mine = pids == pid
         if not (able & mine).any():
             marked |= _fronts(timeline, aligned, mine & ~marked, pid)
+        marked |= _answerers(timeline, mine, marked)
     return marked
 
 
@@ -93,6 +102,27 @@ def _fronts(timeline: Timeline, aligned: Aligned, candidates: Masks, pid: int) -
     main = np.array([one == (pid, pid) for one in timeline.threads], dtype=bool)
     busiest = np.arange(len(cpu)) == int(np.argmax(np.where(eager, cpu, -1.0)))
     return main & eager if (main & eager).any() else busiest
+
+
+def _answerers(timeline: Timeline, mine: Masks, marked: Masks) -> Masks:
+    """Workers without a pause: those for which threads that serve wait, while none of these works.
+
+    Where one of them works, the wait is for that one, and a thread that never pauses is nobody's.
+    """
+    states = timeline.states()
+    served = (mine & marked)[timeline.thread]
+    waits = served & (states == State.HANDOFF_WAIT)
+    works = served & ~waits & ~np.isin(states, [int(state) for state in _NOT_WORKING])
+    count = timeline.axis.slot_count
+    waiting, working = (
+        sum_by(timeline.slot[rows], timeline.ns[rows], count) / timeline.axis.slot_ns
+        for rows in (waits, works)
+    )
+    unanswered = float(waiting[working < WORKING_MAX].sum())
+    busy = _seen_for(timeline, tuple(state for state in State if state not in IDLE_STATES))
+    workers = mine & ~marked & (busy >= NEVER_IDLE_MIN)
+    is_for_them = unanswered >= max(WAITING_MIN * count, UNANSWERED_MIN * float(waiting.sum()))
+    return workers & is_for_them
 
 
 def _seen_for(timeline: Timeline, states: tuple[State, ...]) -> Reals:
