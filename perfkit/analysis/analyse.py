@@ -41,6 +41,8 @@ from perfkit.units import to_percent
 THROTTLED_FOOTNOTE_RATIO = 0.01
 MISSED_FOOTNOTE_RATIO = 0.2
 OWNERS_NAMED = 3
+PORTS_NAMED = 5
+_SHARED_WHY = "other processes listen there too, so whose a connection was is not known"
 
 
 def analyse(
@@ -94,11 +96,16 @@ def _read_past(name: str, capture: Capture, rules: list[RuleLike]) -> Past:
 
 
 def _refused(header: Header) -> list[Skip]:
-    return [
+    refused = [
         Skip(status.collector, status.reason, status.grant)
         for status in header.statuses
         if status.state != "ok"
     ]
+    if ports := header.target.shared_ports:
+        named = ", ".join(map(str, ports[:PORTS_NAMED]))
+        what = f"requests on short connections at port {named}"
+        refused.append(Skip(what, _SHARED_WHY, "name the whole service: leave --only-pid out"))
+    return refused
 
 
 def _target(header: Header) -> TargetSummary:
