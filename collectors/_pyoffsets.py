@@ -48,7 +48,6 @@ PUBLISHED_BYTES = 512
 # 3.14 publishes other fields at other places, and has not been tried.
 _PUBLISHED_VERSIONS = ("3.13",)
 _WORD_COUNT = 51
-_COMPACT_EXTRA_BYTES = 16  # PyCompactUnicodeObject: utf8_length and utf8 behind the ASCII one
 
 
 def find_offsets(version: str) -> Offsets | None:

@@ -48,7 +48,6 @@ class ServiceTracker:
             ref.path for ref in cpu_chains(host, target) if ref.is_own and not is_root(ref)
         }
         self.members: dict[int, Member] = {}
-        self._only_named = target.kind == "process"
         for ref in (*target.processes, *target.siblings):
             try:
                 stat = read_stat(host, ref.pid)
@@ -122,8 +121,6 @@ class ServiceTracker:
 
     def _role_of(self, stat: ProcStat) -> str:
         parent = self.members.get(stat.parent_pid)
-        if self._only_named:
-            parent = None
         if parent is not None and parent.role != "sibling":
             return "child"
         if self._own_paths and read_cpu_path(self._host, stat.pid) in self._own_paths:

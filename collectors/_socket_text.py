@@ -41,6 +41,7 @@ class TextSession:
 
     def __init__(self, host: Host, target: Target, owners: Callable[[], dict[int, int]]) -> None:
         self._host, self._pid, self._owners = host, target.main_pid, owners
+        self._shared_ports = frozenset(target.shared_ports)
         self._index: dict[tuple[object, ...], int] = {}
         self._open: dict[int, tuple[int, int, int, TextSocket]] = {}
         self._first_ns = self._last_ns = self._poll_count = 0
@@ -51,7 +52,8 @@ class TextSession:
         self._first_ns, self._last_ns = self._first_ns or now_ns, now_ns
         self._poll_count += 1
         owners = self._owners()
-        mine = [(socket, role) for socket in found if (role := to_role(socket, found, owners))]
+        roles = ((one, to_role(one, found, owners, self._shared_ports)) for one in found)
+        mine = [(socket, role) for socket, role in roles if role]
         seen = set()
         for socket, role in mine[:SOCKET_LIMIT]:
             key = (socket.family, socket.local, socket.peer, socket.inode)
@@ -115,8 +117,16 @@ def parse_table(text: str, family: str) -> list[TextSocket]:
     return found
 
 
-def to_role(socket: TextSocket, found: list[TextSocket], owners: dict[int, int]) -> str:
-    """What a socket is to the service; "" for those of others."""
+def to_role(
+    socket: TextSocket,
+    found: list[TextSocket],
+    owners: dict[int, int],
+    shared_ports: frozenset[int] = frozenset(),
+) -> str:
+    """What a socket is to the service; "" for those of others.
+
+    At `shared_ports` other processes listen too: what comes in there must be held to be ours.
+    """
     held = socket.inode in owners
     if socket.state == LISTEN:
         return "listener" if held else ""
@@ -128,7 +138,7 @@ def to_role(socket: TextSocket, found: list[TextSocket], owners: dict[int, int])
         and other.local[0] in (*_ANY, socket.local[0])
         for other in found
     ):
-        return "accepted"
+        return "accepted" if held or socket.local[1] not in shared_ports else ""
     return "outgoing" if held else ""
 
 

@@ -291,6 +291,11 @@ def _remarks(
     if stats["closed_error"]:
         reason = os.strerror(stats["closed_error"]).lower()
         yield f"requests on short connections are not counted ({reason}; grant CAP_NET_ADMIN)"
+    if stats["unowned_count"]:
+        yield (
+            f"{stats['unowned_count']} connections that ended are not counted: other processes "
+            "listen at the same port, and whose they were is not known"
+        )
     if stats["interval_ns"] > POLL_INTERVAL_NS:
         hertz, percent = 1e9 / stats["interval_ns"], 100 * budget_ratio
         yield f"slowed to {hertz:.1f} Hz to stay within {percent:.1f} % of a core"
@@ -324,6 +329,7 @@ def open_session(host: Host, target: Target) -> Session:
             poll_interval_ns=POLL_INTERVAL_NS,
             dump_interval_ns=LISTING_INTERVAL_NS,
             budget_ratio=WANT.start_ratio,
+            shared_ports=array("H", target.shared_ports).tobytes(),
         )
     except OSError as error:
         owners = _Owners(host, target)

@@ -51,7 +51,8 @@ static int check_limits(const struct pk_socket_config *config)
                          config->get_limit > 0 && config->socket_limit > 0 &&
                          config->socket_limit <= 1 << 20 && config->inode_limit > 0 &&
                          config->inode_limit <= 1 << 24 && config->row_limit > 0 &&
-                         config->row_limit <= 1 << 20;
+                         config->row_limit <= 1 << 20 &&
+                         config->shared_port_count <= PK_SOCKET_LISTENER_LIMIT;
     if (!is_valid) {
         PyErr_SetString(PyExc_ValueError, "a limit or an interval is out of range");
     }
@@ -63,7 +64,7 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     static char *names[] = {"netns_path",   "poll_interval_ns", "dump_interval_ns",
                             "accept_interval_ns", "budget_ratio", "get_limit",
                             "socket_limit", "inode_limit",      "row_limit",
-                            NULL};
+                            "shared_ports", NULL};
     struct pk_socket_config config = {
         .poll_interval_ns = 50000000,
         .dump_interval_ns = 1000000000,
@@ -77,18 +78,22 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     long long poll_ns = config.poll_interval_ns;
     long long dump_ns = config.dump_interval_ns;
     long long accept_ns = config.accept_interval_ns;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "z|$LLLdIIII", names, &config.namespace_path,
+    const char *shared_ports = ""; /* packed uint16_t */
+    Py_ssize_t shared_bytes = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "z|$LLLdIIIIy#", names, &config.namespace_path,
                                      &poll_ns, &dump_ns, &accept_ns, &config.budget_ratio,
                                      &config.get_limit, &config.socket_limit, &config.inode_limit,
-                                     &config.row_limit)) {
+                                     &config.row_limit, &shared_ports, &shared_bytes)) {
         return NULL;
     }
+    config.shared_port_count = (size_t)shared_bytes / sizeof *config.shared_ports;
     config.poll_interval_ns = poll_ns;
     config.dump_interval_ns = dump_ns;
     config.accept_interval_ns = accept_ns;
     if (check_limits(&config) != 0) {
         return NULL;
     }
+    memcpy(config.shared_ports, shared_ports, config.shared_port_count * sizeof(uint16_t));
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     struct sampler_object *self = (struct sampler_object *)allocate(type, 0);
     if (self == NULL) {
@@ -290,6 +295,7 @@ static PyObject *sampler_stats(PyObject *object, PyObject *ignored)
         {"unanswered_count", offsetof(struct pk_socket_stats, unanswered_count)},
         {"socket_count", offsetof(struct pk_socket_stats, socket_count)},
         {"listener_count", offsetof(struct pk_socket_stats, listener_count)},
+        {"unowned_count", offsetof(struct pk_socket_stats, unowned_count)},
         {"closed_error", offsetof(struct pk_socket_stats, closed_error)},
         {"is_own_namespace", offsetof(struct pk_socket_stats, is_own_namespace)},
     };
@@ -388,8 +394,7 @@ int pk_module_add_sockets(PyObject *module)
         return -1;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &sampler_spec, NULL);
-    const int result =
-        type == NULL ? -1 : PyModule_AddObjectRef(module, "SocketSampler", type);
+    const int result = type == NULL ? -1 : PyModule_AddObjectRef(module, "SocketSampler", type);
     Py_XDECREF(type);
     return result;
 }

@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "pk_pace.h"
+#include "pk_thread.h"
 
 enum { STACK_BYTES = 512 * 1024 };
 /* One look at hundreds of threads takes milliseconds. */
@@ -182,23 +182,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-static int start_thread(pk_pysampler *sampler)
-{
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the owner's threads */
-    int error = pthread_create(&sampler->thread, &attributes, run, sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    if (error == 0) {
-        pthread_setname_np(sampler->thread, "perfkit-stacks");
-    }
-    return error;
-}
-
 int pk_pysampler_start(const pk_pysampler_options *options, pk_pysampler **ret)
 {
     pk_pysampler *sampler = calloc(1, sizeof *sampler);
@@ -218,7 +201,9 @@ int pk_pysampler_start(const pk_pysampler_options *options, pk_pysampler **ret)
     if (error == 0) {
         int folder = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         sampler->shared.proc_folder = folder;
-        error = folder < 0 ? errno : start_thread(sampler);
+        error = folder < 0 ? errno
+                           : pk_thread_start("perfkit-stacks", STACK_BYTES, run, sampler,
+                                             &sampler->thread);
     }
     if (error != 0) {
         destroy(sampler);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,6 +10,7 @@
 #include "pk_pace.h"
 #include "pk_quota.h"
 #include "pk_taskset.h"
+#include "pk_thread.h"
 
 enum {
     MAILBOX_LIMIT = 4096,
@@ -241,23 +241,6 @@ static int init_tables(pk_sampler *sampler)
     return pk_ring_init(&sampler->pids, MAILBOX_LIMIT, 1);
 }
 
-static int start_thread(pk_sampler *sampler)
-{
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the owner's threads */
-    int error = pthread_create(&sampler->thread, &attributes, run, sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    if (error == 0) {
-        pthread_setname_np(sampler->thread, "perfkit-threads");
-    }
-    return error;
-}
-
 int pk_sampler_start(const pk_sampler_options *options, pk_sampler **ret)
 {
     size_t root_size = strlen(options->proc_root) + 1;
@@ -284,7 +267,7 @@ int pk_sampler_start(const pk_sampler_options *options, pk_sampler **ret)
         error = init_tables(sampler);
     }
     if (error == 0) {
-        error = start_thread(sampler);
+        error = pk_thread_start("perfkit-threads", STACK_BYTES, run, sampler, &sampler->thread);
     }
     if (error != 0) {
         destroy(sampler);

@@ -23,6 +23,8 @@ int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
     recorder->stats.interval_ns = config->poll_interval_ns;
     int error = pk_socket_table_init(&recorder->table, config->socket_limit, config->inode_limit);
     if (error == 0) {
+        pk_socket_table_set_shared_ports(&recorder->table, config->shared_ports,
+                                         config->shared_port_count);
         error = pk_socket_batch_init(&recorder->fresh, config->row_limit);
     }
     if (error != 0) {
@@ -176,6 +178,8 @@ static void visit_closed(void *context, const struct pk_socket_fact *fact)
         forget(recorder, entry);
     } else if (fact->key.peer_port != 0) { /* 0: somebody else's listener */
         role = pk_socket_table_role(&recorder->table, fact);
+        recorder->stats.unowned_count +=
+            role == PK_SOCKET_NONE && pk_socket_table_is_shared(&recorder->table, fact);
         write_identity(row, &fact->key, role);
     }
     if (role != PK_SOCKET_ACCEPTED && role != PK_SOCKET_OUTGOING) {

@@ -1,19 +1,19 @@
 #include "pk_socket_sampler.h"
 
 #include "pk_socket_recorder.h"
+#include "pk_thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static const int64_t START_WAIT_NS = 1000000000;
-enum { JITTER_PERCENT = 20 };
+enum { JITTER_PERCENT = 20, STACK_BYTES = 512 * 1024 };
 
 struct pk_socket_sampler {
     struct pk_socket_recorder recorder; /* the thread's own */
@@ -188,15 +188,8 @@ static void *run(void *context)
 
 static int start_thread(struct pk_socket_sampler *sampler)
 {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's business */
-    const int error = pthread_create(&sampler->thread, NULL, run, sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error == 0) {
-        pthread_setname_np(sampler->thread, "perfkit-sockets");
-    }
+    const int error =
+        pk_thread_start("perfkit-sockets", STACK_BYTES, run, sampler, &sampler->thread);
     sampler->is_started = error == 0;
     return error;
 }

@@ -12,6 +12,7 @@
 #ifndef PK_SOCKET_SAMPLER_H
 #define PK_SOCKET_SAMPLER_H
 #include "pk_socket_batch.h"
+#include "pk_socket_table.h"
 
 struct pk_socket_config {
     const char *namespace_path; /* NULL: stay in the caller's namespace */
@@ -23,6 +24,8 @@ struct pk_socket_config {
     uint32_t socket_limit;
     uint32_t inode_limit;
     uint32_t row_limit; /* rows kept of one kind between two takes */
+    uint16_t shared_ports[PK_SOCKET_LISTENER_LIMIT]; /* see pk_socket_table_set_shared_ports */
+    size_t shared_port_count;
 };
 
 struct pk_socket_stats {
@@ -42,6 +45,7 @@ struct pk_socket_stats {
     int64_t unanswered_count;  /* exact requests without an answer */
     int64_t socket_count;      /* known now */
     int64_t listener_count;
+    int64_t unowned_count;     /* closed connections of a shared port that may be another's */
     int64_t closed_error;      /* why closed connections are not counted, 0 they are */
     int64_t is_own_namespace;  /* 1: the target's namespace is the caller's */
 };

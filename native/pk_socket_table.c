@@ -88,6 +88,24 @@ static bool is_accepted_by(const struct pk_socket_key *listener, const struct pk
            (is_wildcard(listener) || memcmp(listener->local, child->local, 16) == 0);
 }
 
+void pk_socket_table_set_shared_ports(struct pk_socket_table *table, const uint16_t *ports,
+                                      size_t count)
+{
+    table->shared_port_count = count > PK_SOCKET_LISTENER_LIMIT ? PK_SOCKET_LISTENER_LIMIT : count;
+    memcpy(table->shared_ports, ports, table->shared_port_count * sizeof *ports);
+}
+
+bool pk_socket_table_is_shared(const struct pk_socket_table *table,
+                               const struct pk_socket_fact *fact)
+{
+    for (size_t index = 0; index < table->shared_port_count; index++) {
+        if (table->shared_ports[index] == fact->key.local_port) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum pk_socket_role pk_socket_table_role(const struct pk_socket_table *table,
                                          const struct pk_socket_fact *fact)
 {
@@ -100,7 +118,8 @@ enum pk_socket_role pk_socket_table_role(const struct pk_socket_table *table,
     for (uint32_t position = 0; position < table->listeners.count; position++) {
         const uint32_t id = table->listeners.ids[position];
         if (is_accepted_by(&table->entries[id].fact.key, &fact->key)) {
-            return PK_SOCKET_ACCEPTED;
+            return is_held || !pk_socket_table_is_shared(table, fact) ? PK_SOCKET_ACCEPTED
+                                                                      : PK_SOCKET_NONE;
         }
     }
     return is_held ? PK_SOCKET_OUTGOING : PK_SOCKET_NONE;

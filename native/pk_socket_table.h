@@ -45,6 +45,8 @@ struct pk_socket_table {
     int64_t *inodes;       /* sorted: what the service's processes hold */
     size_t inode_count;
     size_t inode_capacity;
+    uint16_t shared_ports[PK_SOCKET_LISTENER_LIMIT]; /* where other processes listen too */
+    size_t shared_port_count;
 };
 
 /* Returns 0 or ENOMEM. */
@@ -56,6 +58,16 @@ void pk_socket_table_set_inodes(struct pk_socket_table *table, const int64_t *in
 
 /* The known socket of this cookie, NULL if there is none. */
 struct pk_socket_entry *pk_socket_table_find(const struct pk_socket_table *table, uint64_t cookie);
+
+/* Names the local ports at which processes beside the service listen too, at most
+ * PK_SOCKET_LISTENER_LIMIT: what comes in there is the service's only where the service holds it.
+ */
+void pk_socket_table_set_shared_ports(struct pk_socket_table *table, const uint16_t *ports,
+                                      size_t count);
+
+/* Tells whether others listen too where this connection came in, so that it may be theirs. */
+bool pk_socket_table_is_shared(const struct pk_socket_table *table,
+                               const struct pk_socket_fact *fact);
 
 /* What a socket is to the service, by its listeners and inodes as known now. */
 enum pk_socket_role pk_socket_table_role(const struct pk_socket_table *table,

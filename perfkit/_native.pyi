@@ -84,6 +84,8 @@ class SocketSampler:
     `netns_path` is the target's namespace (/proc/PID/ns/net), None stays in the caller's. At most
     `get_limit` connections are read in a poll, a rotating random sample when there are more. The
     rate falls where it would cost more than `budget_ratio` of a core. One caller at a time.
+    Processes beside the service listen at the `shared_ports` too (packed 16-bit integers): what
+    comes in there counts only where the service holds it.
     Raises: OSError whose filename says what failed: open_namespace, enter_namespace, query, thread.
     """
 
@@ -99,6 +101,7 @@ class SocketSampler:
         socket_limit: int = 16_384,
         inode_limit: int = 65_536,
         row_limit: int = 32_768,
+        shared_ports: bytes = b"",
     ) -> SocketSampler: ...
     def set_inodes(self, inodes: bytes, /) -> None:
         """Tells which socket inodes the service holds, as packed 64-bit integers."""

@@ -164,8 +164,9 @@ class ProcessRef(Struct, frozen=True):
 class Target(Struct, frozen=True):
     """What was looked at: a service (a process tree behind a listening socket), or the host.
 
-    `processes` belong to the service, `siblings` merely share its cgroup. `gone_ns` is when the
-    whole target was first missed, None while any of it lived to the end of the window.
+    `processes` belong to the service, `siblings` merely share its cgroup. At `shared_ports` other
+    processes listen too. `gone_ns` is when the whole target was first missed, None while any of it
+    lived to the end of the window.
     """
 
     kind: Literal["service", "process", "host"]
@@ -178,6 +179,7 @@ class Target(Struct, frozen=True):
     network_namespace: int = 0
     allowed_cpu_count: int = 0
     gone_ns: int | None = None
+    shared_ports: tuple[int, ...] = ()
 
 
 class Cost(Struct, frozen=True):

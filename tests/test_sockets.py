@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from perfkit import _native
 from perfkit.collectors import sockets as collector
@@ -317,6 +318,20 @@ def test_text_tells_queues_and_roles_without_times(spawn: Spawn) -> None:
     assert sorted(map(int, seen.column("socket_runs", "receive_queue_bytes"))) == [1, 7]
     assert set(seen.column("socket_runs", "last_sent_ms")) == {-1}
     assert session.rate().note == LOST  # type: ignore[attr-defined]
+
+
+def test_text_leaves_out_what_others_hold_at_a_shared_port(spawn: Spawn) -> None:
+    """Where other processes listen too, a connection not yet held is not told as accepted."""
+    server = spawn(DEAF)
+    port = port_of(server)
+    host, seen = Host(), Seen()
+    target = structs.replace(to_target(server.pid), shared_ports=(port,))
+    with socket.create_connection(("127.0.0.1", port)):
+        session: Session = TextSession(host, target, collector._Owners(host, target).read)
+
+        seen.take(iter(session.poll()))
+
+    assert seen.column("sockets", "role") == ["listener"]
 
 
 def test_more_sockets_than_the_limit_are_sampled_in_turn(spawn: Spawn) -> None:

@@ -152,14 +152,38 @@ sys.stdin.readline()
 
 
 @pytest.mark.system
-def test_target_alone_is_that_one_process(spawn: Spawn) -> None:
-    """With only_pid neither children nor sharers are counted in; its sockets are still told."""
+def test_target_alone_is_a_process_and_its_descendants(spawn: Spawn) -> None:
+    """With only_pid those that merely share its socket are left out; its sockets are still told."""
+    master = spawn(PREFORK)
+    first, _, port = numbers(master)
+    grandchild = wait_for_child(first)
+
+    target = resolve(Host(), first, only_pid=True, own_pid=-1)
+
+    assert (target.kind, roles(target)) == ("process", {first: "main", grandchild: "child"})
+    assert target.listening == (f"127.0.0.1:{port}",)
+    assert target.shared_ports == (port,)
+
+
+@pytest.mark.system
+def test_port_of_a_whole_service_is_not_shared(spawn: Spawn) -> None:
+    """The parent with all of its descendants has its socket to itself."""
     master = spawn(PREFORK)
 
     target = resolve(Host(), master.pid, only_pid=True, own_pid=-1)
 
-    assert (target.kind, list(roles(target))) == ("process", [master.pid])
-    assert target.listening
+    assert len(target.processes) >= 3
+    assert target.shared_ports == ()
+
+
+@pytest.mark.system
+def test_port_that_another_socket_listens_at_too_is_shared(spawn: Spawn) -> None:
+    """With SO_REUSEPORT each process has a socket of its own at one address."""
+    first, _ = numbers(spawn(REUSEPORT))
+
+    target = resolve(Host(), first, only_pid=True, own_pid=-1)
+
+    assert [f"127.0.0.1:{port}" for port in target.shared_ports] == list(target.listening)
 
 
 @pytest.mark.system

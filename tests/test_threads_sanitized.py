@@ -10,7 +10,18 @@ from programs import build
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parent / "native"
-NOUNS = ("pace", "process", "procfile", "quota", "ring", "sampler", "task", "taskset", "wait")
+NOUNS = (
+    "pace",
+    "process",
+    "procfile",
+    "quota",
+    "ring",
+    "sampler",
+    "task",
+    "taskset",
+    "thread",
+    "wait",
+)
 SOURCES = [str(NATIVE / f"pk_{noun}.c") for noun in NOUNS]
 
 

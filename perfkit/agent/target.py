@@ -46,6 +46,7 @@ SERVICE_LIMIT = 1024
 SIBLING_LIMIT = 512
 AFFINITY_READ_LIMIT = 64
 NAME_LIMIT = 256
+SHARED_PORT_LIMIT = 256
 # Programs that start others of another kind: never part of the service that they start.
 _STARTERS_TEXT = (
     "init systemd supervisord runsv runsvdir s6-svscan s6-supervise tini dumb-init docker-init "
@@ -96,18 +97,16 @@ def _resolve(host: Host, pid: int | None, only_pid: bool, own: int) -> Target:
     if pid is None:
         return _choose(host, own)
     stat = _check(host, pid, own)
-    if only_pid:
-        census = Census({pid: stat}, {}, frozenset((own,)))
-    else:
-        census = take_census(host, own)
-        census.processes.setdefault(pid, stat)
+    census = take_census(host, own)
+    census.processes.setdefault(pid, stat)
     tables = read_tables(host, (pid,))
     wanted = [listener for table in tables.values() for listener in table.listeners]
     near = sorted(census.processes, key=lambda other: _distance(census, pid, other))
     scene = _Scene(host, census, tables, find_holders(host, near, wanted))
     if only_pid:
         words = "named with --pid and --only-pid"
-        return _to_target(scene, pid, frozenset((pid,)), words, "process")
+        family = descend(census.children, (pid,)) & census.processes.keys()
+        return _to_target(scene, pid, family, words, "process")
     pids = gather(scene.host, census, scene.holders, pid)
     return _to_target(scene, pid, pids, _named(scene, pid, pids))
 
@@ -296,7 +295,21 @@ def _to_target(
         listening=tuple(sorted({listener.text for listener in heard})),
         network_namespace=read_namespace(host, main),
         allowed_cpu_count=_count_cpus(host, order[:AFFINITY_READ_LIMIT]),
+        shared_ports=_shared_ports(scene, pids, heard),
     )
+
+
+def _shared_ports(scene: _Scene, pids: frozenset[int], heard: set[Listener]) -> tuple[int, ...]:
+    """The ports at which processes beside the target accept too: forked alike, or reusing it."""
+    mine = {(listener.address, listener.port) for listener in heard}
+    shared = {
+        listener.port
+        for other, listeners in scene.holders.listeners.items()
+        if other not in pids and other != 1
+        for listener in listeners
+        if (listener.address, listener.port) in mine
+    }
+    return tuple(sorted(shared))[:SHARED_PORT_LIMIT]
 
 
 def _role(pid: int, main: int, held: dict[int, frozenset[Listener]]) -> _Role:

@@ -23,13 +23,15 @@ from perfkit.analysis.ledger import Ledger, idle_ratio, thread_ledger
 from perfkit.analysis.request_ledger import request_ledger
 from perfkit.analysis.requests import Requests, read_requests
 from perfkit.analysis.serving import serving_threads
-from perfkit.analysis.states import State, thread_names
+from perfkit.analysis.states import UNKNOWN_PEER, State, thread_names
 from perfkit.analysis.throttling import Throttling, read_throttling
 from perfkit.analysis.timeline import Timeline, build_timeline
 from perfkit.model import Capture
 
 UNDETERMINED_SHARE_MAX = 0.3
 IN_FLIGHT_MIN = 0.02
+# Less time than this at peers that nothing names hides no cause.
+UNKNOWN_SHARE_MIN = 0.1
 USEFUL_STATES = (State.ON_CPU, State.PEER_WAIT, State.DISK_WAIT, State.TIMER_WAIT, State.SEND_WAIT)
 
 
@@ -89,6 +91,12 @@ class Case:
     def whole_blocks(self) -> Reals:
         """All booked time of the ledger to judge by, per block."""
         return self.ledger.block_ns()
+
+    @property
+    def hides_peers(self) -> bool:
+        """Whether most waits for peers go to such as nothing names: none can be ruled out then."""
+        unknown = self.share(State.PEER_WAIT, UNKNOWN_PEER).value
+        return unknown > max(UNKNOWN_SHARE_MIN, self.share(State.PEER_WAIT).value / 2)
 
     def share(self, state: State, culprit: str | None = None, factor: float = 1.0) -> Share:
         """The share of a state (and culprit) in the ledger to judge by, times `factor`."""

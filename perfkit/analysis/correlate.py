@@ -158,8 +158,15 @@ def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
     waste = _unexplained_waste(case) or _backlog(case)
     if waste:
         return Verdict("unexplained", waste)
-    text = _composition(case) if case.said_slow else "Nothing unusual."
+    text = _composition(case) if case.said_slow else _nothing_unusual(case)
     return Verdict("unexplained" if case.said_slow else "healthy", f"{text}{_ending(case)}")
+
+
+def _nothing_unusual(case: Case) -> str:
+    """What may be said where nothing was found: less, where most waits are for peers not known."""
+    if not case.hides_peers:
+        return "Nothing unusual."
+    return "Nothing unusual was seen, but who is waited for is not known (see Not checked)."
 
 
 def _composition(case: Case) -> str:

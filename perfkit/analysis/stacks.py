@@ -8,7 +8,6 @@ time is exact per thread, and shared among functions as sampled.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -249,11 +248,3 @@ def function_times(cpu: CpuByStack, chosen: Masks | None = None) -> list[Functio
         for one, total in whole.items()
     ]
     return sorted(times, key=lambda one: (-one.self_ns, -one.total_ns, one.function))
-
-
-def stacks_with(cpu: CpuByStack, functions: Iterable[Function]) -> Masks:
-    """Marks the entries in whose stack any of these functions stands."""
-    wanted = set(functions)
-    marked = np.array([not wanted.isdisjoint(frames) for frames in cpu.frames], dtype=bool)
-    chosen: Masks = marked[cpu.stack] if len(marked) else np.zeros(0, dtype=bool)
-    return chosen

@@ -15,6 +15,10 @@ from perfkit.analysis.columns import Frame
 from perfkit.analysis.endpoints import Endpoints
 
 RUNNING, NOT_IN_SYSCALL, UNREADABLE = -2, -1, -3
+# Behind a socket that came and went between two listings of the service's TCP sockets.
+UNKNOWN_PEER = "a peer that is not known"
+# Within this time a socket is listed, and found to be the service's (collectors/sockets.py).
+LISTED_NS = 2_000_000_000
 
 
 class State(IntEnum):
@@ -132,6 +136,7 @@ class Namer:
     def __init__(self, aligned: Aligned, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
         self._polled = _poll_inodes(aligned)
+        self._lasting = _lasting_inodes(aligned)
         self._gil_words = gil_words(aligned)
         self._runtimes = runtime_ranges(aligned)
         self._threads = thread_names(aligned)
@@ -192,7 +197,8 @@ class Namer:
         if kind == "file" or letter == _DISK_LETTER:
             return Label(State.DISK_WAIT, self._path(pid, fd))
         if kind == "socket":
-            return Label(State.PEER_WAIT, "a socket that is not TCP")
+            lasts = inode in self._lasting
+            return Label(State.PEER_WAIT, "a socket that is not TCP" if lasts else UNKNOWN_PEER)
         return Label(State.IDLE_PIPE)
 
     def _name_poll(self, inode: int, inodes: tuple[int, ...], forever: bool) -> Label:
@@ -261,6 +267,17 @@ def _most_used_pairs(seen: Counter[tuple[int, int]]) -> list[tuple[int, int]]:
         best = max(sorted(weight), key=lambda word: weight[word])
         pairs += [(pid, best), (pid, best + 4)]
     return pairs
+
+
+def _lasting_inodes(aligned: Aligned) -> frozenset[int]:
+    """Sockets waited on for so long that they were listed, were they TCP sockets."""
+    runs = aligned.table("thread_runs")
+    seen: dict[int, tuple[int, int]] = {}
+    columns = [runs.integers(name).tolist() for name in ("fd_inode", "moved_ns", "end_ns")]
+    for inode, begin, end in zip(*columns, strict=True):
+        first, last = seen.get(inode, (begin, end))
+        seen[inode] = (min(first, begin), max(last, end))
+    return frozenset(inode for inode, (first, last) in seen.items() if last - first > LISTED_NS)
 
 
 def _poll_inodes(aligned: Aligned) -> dict[tuple[int, int, int], tuple[int, ...]]:

@@ -26,12 +26,6 @@ def to_printable(text: str, limit: int = TEXT_LIMIT) -> str:
     return f"{safe[: limit - 3 - half]}...{safe[len(safe) - half :]}"
 
 
-def to_lines(text: str) -> tuple[str, ...]:
-    """Our own text of several lines, each made printable; empty lines are left out."""
-    lines = (to_printable(line.rstrip()) for line in text.split("\n"))
-    return tuple(line for line in lines if line)
-
-
 def to_markdown(text: str) -> str:
     """Printable text that Markdown and HTML leave as it stands, with no link and no mention."""
     safe = to_printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
