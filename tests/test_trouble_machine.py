@@ -47,7 +47,7 @@ def full_disk(tmp_path: Path, needs_root: None) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["markdown", "json", "svg"])
 def test_report_that_does_not_fit_on_the_disk_is_said(full_disk: Path, name: str) -> None:
-    """One line names the file and says why; no part of a report is left, and exit code 3 given."""
+    """It names the file, why, and what to do; no part of a report is left, and the code is 3."""
     path = full_disk / "report"
 
     done = subprocess.run(
@@ -59,7 +59,10 @@ def test_report_that_does_not_fit_on_the_disk_is_said(full_disk: Path, name: str
     )
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == f"error: cannot write {path}: no space left on device\n"
+    assert done.stderr == (
+        f"error: cannot write {path}: no space left on device\n"
+        "  fix     make room there, or name a file on another disk\n"
+    )
     assert [left.name for left in full_disk.iterdir()] == ["filler"]
 
 

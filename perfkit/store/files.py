@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
@@ -15,6 +16,7 @@ DRAFT_PREFIX = ".draft-"
 STDIN = "-"
 _RUNS = "perfkit runs"
 _WRITE_FIX = "name a file, in a folder that is there and may be written"
+_SPACE_FIX = "make room there, or name a file on another disk"
 _STDIN_FIX = "perfkit record . -o - | perfkit report -"
 
 
@@ -41,7 +43,8 @@ def write_file(raw: bytes, path: Path) -> None:
             place = path.resolve()
             write_draft(raw, place.parent, mode=0o666).replace(place)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {_why(error)}", fix=_WRITE_FIX) from error
+        fix = _SPACE_FIX if error.errno in (errno.ENOSPC, errno.EDQUOT) else _WRITE_FIX
+        raise RunError(f"cannot write {path}: {_why(error)}", fix=fix) from error
 
 
 def read_file(path: Path) -> bytes:
