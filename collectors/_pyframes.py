@@ -24,7 +24,7 @@ from perfkit.host import Host
 from perfkit.model import Rate
 
 INTERVAL_NS = 20_000_000
-WANT = Want(start_ratio=0.005, ratio_min=0.001, ratio_max=0.005, weight=3)
+WANT = Want(start_ratio=0.005, ratio_min=0.002, ratio_max=0.006, weight=4)
 PROCESS_LIMIT = 8
 STATUS_LIMIT_BYTES = 16384
 ADDRESS_LIMIT = 1 << 47

@@ -31,6 +31,7 @@ from perfkit.host import Host
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import crowd
+from measuring import alone
 
 PROCESS_COUNT = 2000
 THREAD_COUNT, SOCKET_COUNT, FILE_COUNT = 500, 4000, 2000
@@ -145,7 +146,7 @@ def main() -> int:
     values = parser.parse_args()
     print("| " + " | ".join(COLUMNS) + " |", flush=True)
     print("|---" * len(COLUMNS) + "|", flush=True)
-    with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as folder:
+    with alone(), tempfile.TemporaryDirectory(prefix="perfkit-bench-") as folder:
         for name in values.only or CASES:
             measured = [CASES[name](folder) for _ in range(values.runs)]
             print(to_row(name, measured), flush=True)

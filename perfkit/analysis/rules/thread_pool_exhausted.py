@@ -11,6 +11,7 @@ from perfkit.analysis.descriptors import read_uses
 from perfkit.analysis.rules._cpu import claims
 from perfkit.analysis.rules._doing import name_doing
 from perfkit.analysis.rules._rule import Rule, make_finding
+from perfkit.analysis.rules.process_restarted import find as find_restarts
 from perfkit.analysis.saturation import (
     BLOCK_RATIO_MIN,
     Pool,
@@ -59,7 +60,9 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         why = "requests wait, but each thread that serves them has time left"
         yield Rejection(RULE.id, "workers that never idle", 0, 1, "", SOURCE, why)
         return
-    rejection = _reject_computing(case, pool) or _reject_deeper(case, pool)
+    rejection = (
+        _reject_computing(case, pool) or _reject_deeper(case, pool) or _reject_restarts(case)
+    )
     yield rejection if rejection is not None else _finding(case, queue, pool)
 
 
@@ -79,6 +82,22 @@ def _reject_computing(case: Case, pool: Pool) -> Rejection | None:
         "ratio",
         "schedstat",
         "more workers would not help: the CPU is what they need",
+    )
+
+
+def _reject_restarts(case: Case) -> Rejection | None:
+    """Workers that are kept while another process starts over wait for that one."""
+    restarts = next((one for one in find_restarts(case) if isinstance(one, Finding)), None)
+    if restarts is None:
+        return None
+    return Rejection(
+        RULE.id,
+        f"share of time beyond the usual while {restarts.culprit.name} starts over",
+        restarts.share,
+        SHARE_GATE,
+        "ratio",
+        "start times of threads; /proc/PID",
+        "while nothing starts over the workers have time left",
     )
 
 
