@@ -23,7 +23,8 @@ SMOOTHED_BLOCKS = 3
 THIRD = 1 / 3
 COST_FLOOR_NS = 100_000.0
 ATTRIBUTED_MIN = 0.3
-DEEPEST_RATIO = 0.6
+# The deepest function that has half of what grew, or of what varies: its callers have that too.
+DEEPEST_RATIO = 0.5
 ARRIVALS_MIN = 0.5
 # A few requests cost most: measured 1.5 to 3.2 where one of four handlers costs 24 ms more, at most
 # 0.7 where all are alike (three servers, docs/benchmarks.md), 1.3 where work piles up.
