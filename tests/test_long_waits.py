@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step
+from test_contention import DEFAULTS
 from test_requests import Load
 from test_saturation import EPOLL, START_NS, World, world
 
@@ -16,21 +17,7 @@ from perfkit.analysis.states import State
 SECONDS = 8
 # Eight requests in 400 ms, two fifths of one in flight.
 LOAD = Load(service_ms=20, think_ms=80, connections=2)
-JOB = {
-    "pid": 7,
-    "run_ns": 950_000_000,
-    "interval_ns": 1_000_000_000,
-    "name": "job",
-    "cgroup": "/job",
-    "nice": 0,
-    "policy": 0,
-    "cpus_allowed": "0-1",
-    "role": "other",
-    "parent_pid": 1,
-    "relation": "",
-    "weight": -1,
-    "target_weight": -1,
-}
+JOB = DEFAULTS | {"pid": 7, "run_ns": 950_000_000, "interval_ns": 1_000_000_000}
 
 
 def turns(wait_ms: int, count: int) -> list[Step]:
