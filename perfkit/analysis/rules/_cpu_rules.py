@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from perfkit import discover
 from perfkit.analysis.case import Case
-from perfkit.analysis.compare import SHARE_GATE, passes_gate
+from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.contention import CpuHolder, Relation, allowed_cpus
 from perfkit.analysis.correlate import LOST_MIN, is_slight
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._cpu import (
     IDLE_ELSEWHERE_MIN,
     IN_FLIGHT_RATIO,
@@ -33,6 +34,8 @@ from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.findings import Finding, Rejection
 from perfkit.units import to_percent
 
+# What others account for leaves nothing to this cause.
+NOTHING = Share(0.0, 0.0, 0.0)
 _HELD_BY: dict[str, tuple[Relation, ...]] = {
     "cpu_contention_neighbour": ("foreign",),
     "host_cpu_saturated": ("foreign",),
@@ -77,7 +80,7 @@ def _reject(case: Case, rule_id: str) -> Rejection:
         holders = tuple(one for one in holders if spins(case, one))
     share = share_held(case, holders)
     if not passes_gate(share):
-        return _too_little(case, rule_id, share.value, holders)
+        return _too_little(case, rule_id, share, holders)
     against = _circumstance(case, rule_id, holders)
     if against is not None:
         return against
@@ -87,11 +90,11 @@ def _reject(case: Case, rule_id: str) -> Rejection:
         return Rejection(rule_id, metric, lost, LOST_MIN, "", SOURCE, "that is next to nothing")
     claimed = next((one.cause for one in claims(case)), "")
     why = f"{claimed or 'another cause'} accounts for it"
-    return _too_little(case, rule_id, 0.0, holders, why)
+    return _too_little(case, rule_id, NOTHING, holders, why)
 
 
 def _too_little(
-    case: Case, rule_id: str, ratio: float, holders: tuple[CpuHolder, ...], why: str = ""
+    case: Case, rule_id: str, share: Share, holders: tuple[CpuHolder, ...], why: str = ""
 ) -> Rejection:
     first = holders[0] if holders else None
     if not why:
@@ -100,7 +103,10 @@ def _too_little(
             used = to_percent(first.seconds / (case.window_ns / 1e9))
             why = f"{first.name} used {used} of a core"
     metric = "share of time waiting for a CPU that such others held"
-    return Rejection(rule_id, metric, ratio, SHARE_GATE, "ratio", SOURCE, why)
+    if share.value > SHARE_GATE:
+        metric = f"{metric}, at the least"
+        return Rejection(rule_id, metric, share.low, SHARE_LOW_GATE, "ratio", SOURCE, why)
+    return Rejection(rule_id, metric, share.value, SHARE_GATE, "ratio", SOURCE, why)
 
 
 def _no_mask(case: Case) -> Rejection:
@@ -116,7 +122,9 @@ def _no_mask(case: Case) -> Rejection:
         metric, why = "idle time of the other CPUs", "they are busy too"
         limit = IDLE_ELSEWHERE_MIN
         return Rejection("cpu_affinity", metric, idle, limit, "ratio", "/proc/stat", why)
-    return _too_little(case, "cpu_affinity", share.value, ())
+    if passes_gate(share):
+        return _too_little(case, "cpu_affinity", NOTHING, (), "the time lost is next to nothing")
+    return _too_little(case, "cpu_affinity", share, ())
 
 
 def _circumstance(case: Case, rule_id: str, holders: tuple[CpuHolder, ...]) -> Rejection | None:
