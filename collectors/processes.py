@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,17 +39,22 @@ PROCESSES = TableSchema(
 )
 
 
+# psutil has one root of proc for the whole program: one session at a time may set it.
+_PSUTIL = threading.Lock()
+
+
 @contextmanager
 def procfs_of(host: Host) -> Iterator[Any]:
-    """Gives psutil, reading from the host's root of proc."""
+    """Gives psutil, reading from the host's root of proc; other sessions wait meanwhile."""
     import psutil
 
-    before = psutil.PROCFS_PATH
-    psutil.PROCFS_PATH = str(host.proc)
-    try:
-        yield psutil
-    finally:
-        psutil.PROCFS_PATH = before
+    with _PSUTIL:
+        before = psutil.PROCFS_PATH
+        psutil.PROCFS_PATH = str(host.proc)
+        try:
+            yield psutil
+        finally:
+            psutil.PROCFS_PATH = before
 
 
 def read_inventory(host: Host, pid: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -192,6 +193,26 @@ def test_processes_agree_with_psutil(spawn: Callable[..., object]) -> None:
     other = psutil.Process(child.pid)
     assert (row[1], row[2], row[5]) == (other.pid, other.ppid(), other.exe())
     assert (row[10], row[11]) == (other.num_threads(), other.uids().real)
+
+
+def test_sessions_share_the_root_of_psutil_in_turn(tree: Tree) -> None:
+    """psutil has one root of proc: a second session waits for the first to put it back."""
+    first, second, before = tree("v1"), tree("v2"), psutil.PROCFS_PATH
+    seen = []
+
+    def look() -> None:
+        with processes.procfs_of(second) as module:
+            seen.append(module.PROCFS_PATH)
+
+    with processes.procfs_of(first):
+        other = threading.Thread(target=look)
+        other.start()
+        other.join(0.05)
+        seen.append(psutil.PROCFS_PATH)
+    other.join()
+
+    assert seen == [str(first.proc), str(second.proc)]
+    assert before == psutil.PROCFS_PATH
 
 
 FORKER = """
