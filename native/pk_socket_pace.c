@@ -26,12 +26,18 @@ void pk_socket_pace_account_listing(struct pk_socket_pace *pace, int64_t now_ns,
     const double passed_ns = (double)(now_ns - pace->listing_booked_ns);
     const double saved_ns = pace->listing_left_ns + LISTING_RATIO * passed_ns;
     pace->listing_booked_ns = now_ns;
+    pace->listing_cost_ns = cpu_ns;
     pace->listing_left_ns =
         (saved_ns < LISTING_SAVED_NS ? saved_ns : LISTING_SAVED_NS) - (double)cpu_ns;
     const double missing_ns = pace->listing_left_ns < 0 ? -pace->listing_left_ns : 0;
     pace->listing_due_ns = now_ns + (int64_t)(missing_ns / LISTING_RATIO);
     const double ratio = (double)cpu_ns / (double)least_interval_ns;
     pace->listing_ratio = ratio < LISTING_RATIO ? ratio : LISTING_RATIO;
+}
+
+bool pk_socket_pace_has_saved(const struct pk_socket_pace *pace)
+{
+    return pace->listing_left_ns > 2.0 * (double)pace->listing_cost_ns;
 }
 
 /* The share of a core that reading may take. */

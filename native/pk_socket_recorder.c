@@ -1,11 +1,12 @@
 #include "pk_socket_recorder.h"
+#include "pk_socket_identity.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 enum {
     CLOSED_LIMIT = 16384, /* closed sockets looked at in one poll */
+    RESTLESS_INTERVALS = 3, /* so long a change keeps listings for when inodes were just read */
 };
 
 static const int64_t GONE_KEPT_NS = 2000000000; /* the kernel may tell of the end a little later */
@@ -27,7 +28,11 @@ int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
                                          config->shared_port_count);
         error = pk_socket_batch_init(&recorder->fresh, config->row_limit);
     }
+    if (error == 0) {
+        error = pk_socket_peers_init(&recorder->peers);
+    }
     if (error != 0) {
+        pk_socket_batch_deinit(&recorder->fresh);
         pk_socket_table_deinit(&recorder->table);
     }
     return error;
@@ -37,6 +42,7 @@ void pk_socket_recorder_deinit(struct pk_socket_recorder *recorder)
 {
     pk_socket_query_deinit(&recorder->query);
     pk_socket_table_deinit(&recorder->table);
+    pk_socket_peers_deinit(&recorder->peers);
     pk_socket_batch_deinit(&recorder->fresh);
 }
 
@@ -44,31 +50,19 @@ void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const in
                                    size_t count)
 {
     pk_socket_table_set_inodes(&recorder->table, inodes, count);
+    const int64_t now_ns = pk_clock_ns();
+    if (recorder->has_inodes) {
+        recorder->restless_until_ns =
+            now_ns + RESTLESS_INTERVALS * recorder->config.dump_interval_ns;
+    }
+    recorder->has_inodes = true;
+    if (now_ns >= recorder->pace.listing_due_ns) {
+        recorder->next_dump_ns = 0; /* what is held for a moment only is found now or never */
+    }
     if (recorder->table.listeners.count == 0) {
         /* Nothing is recognised before the first listeners are. */
-        recorder->next_dump_ns = recorder->pace.listing_due_ns = 0;
+        recorder->pace.listing_due_ns = 0;
     }
-}
-
-static int64_t read_half(const uint8_t *bytes)
-{
-    uint64_t value = 0;
-    for (size_t index = 0; index < 8; index++) {
-        value = value << 8 | bytes[index];
-    }
-    return (int64_t)value;
-}
-
-static void write_identity(int64_t *ret, const struct pk_socket_key *key, enum pk_socket_role role)
-{
-    ret[PK_IDENTITY_ROLE] = role;
-    ret[PK_IDENTITY_FAMILY] = key->family == AF_INET ? 4 : 6;
-    ret[PK_IDENTITY_LOCAL_HIGH] = read_half(key->local);
-    ret[PK_IDENTITY_LOCAL_LOW] = read_half(key->local + 8);
-    ret[PK_IDENTITY_LOCAL_PORT] = key->local_port;
-    ret[PK_IDENTITY_PEER_HIGH] = read_half(key->peer);
-    ret[PK_IDENTITY_PEER_LOW] = read_half(key->peer + 8);
-    ret[PK_IDENTITY_PEER_PORT] = key->peer_port;
 }
 
 static void tell_identity(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
@@ -77,7 +71,7 @@ static void tell_identity(struct pk_socket_recorder *recorder, struct pk_socket_
     row[PK_IDENTITY_INDEX] = entry->index;
     row[PK_IDENTITY_INODE] = entry->fact.inode;
     row[PK_IDENTITY_FIRST_SEEN_NS] = entry->first_seen_ns;
-    write_identity(row, &entry->fact.key, entry->role);
+    pk_socket_write_identity(row, &entry->fact.key, entry->role);
     pk_socket_rows_append(&recorder->fresh.identities, row);
     entry->is_told = true;
 }
@@ -154,9 +148,38 @@ static void visit_found(void *context, const struct pk_socket_fact *fact)
         }
         if (role == PK_SOCKET_LISTENER) {
             claim_accepted(recorder);
+        } else if (role == PK_SOCKET_OUTGOING) {
+            pk_socket_peers_note(&recorder->peers, &fact->key);
         }
     }
     note_inode(recorder, entry, fact->inode);
+}
+
+/* A connection that was known, or the service's by where it came in or leads. */
+static void tell_closed(struct pk_socket_recorder *recorder, const struct pk_socket_fact *fact,
+                        enum pk_socket_role role, int64_t *row)
+{
+    if (role != PK_SOCKET_ACCEPTED && role != PK_SOCKET_OUTGOING) {
+        return;
+    }
+    memcpy(row + PK_CLOSED_COUNTERS, fact->counters + PK_SOCKET_LAST_SENT_MS,
+           (PK_SOCKET_COUNTER_COUNT - PK_SOCKET_LAST_SENT_MS) * sizeof *row);
+    pk_socket_rows_append(&recorder->fresh.closed, row);
+}
+
+static enum pk_socket_role role_of_closed(struct pk_socket_recorder *recorder,
+                                          const struct pk_socket_fact *fact)
+{
+    const enum pk_socket_role role = pk_socket_table_role(&recorder->table, fact);
+    if (role != PK_SOCKET_NONE) {
+        return role;
+    }
+    recorder->stats.unowned_count += pk_socket_table_is_shared(&recorder->table, fact);
+    if (pk_socket_peers_has(&recorder->peers, &fact->key)) {
+        return PK_SOCKET_OUTGOING;
+    }
+    pk_socket_peers_keep(&recorder->peers, fact, pk_clock_ns());
+    return PK_SOCKET_NONE;
 }
 
 static void visit_closed(void *context, const struct pk_socket_fact *fact)
@@ -174,38 +197,24 @@ static void visit_closed(void *context, const struct pk_socket_fact *fact)
         row[PK_IDENTITY_INDEX] = entry->index;
         row[PK_IDENTITY_INODE] = entry->fact.inode != 0 ? entry->fact.inode : PK_SOCKET_MISSING;
         /* A dying socket has lost some of its addresses in some states; ours has all. */
-        write_identity(row, &entry->fact.key, role);
+        pk_socket_write_identity(row, &entry->fact.key, role);
         forget(recorder, entry);
     } else if (fact->key.peer_port != 0) { /* 0: somebody else's listener */
-        role = pk_socket_table_role(&recorder->table, fact);
-        recorder->stats.unowned_count +=
-            role == PK_SOCKET_NONE && pk_socket_table_is_shared(&recorder->table, fact);
-        write_identity(row, &fact->key, role);
+        role = role_of_closed(recorder, fact);
+        pk_socket_write_identity(row, &fact->key, role);
     }
-    if (role != PK_SOCKET_ACCEPTED && role != PK_SOCKET_OUTGOING) {
-        return;
-    }
-    memcpy(row + PK_CLOSED_COUNTERS, fact->counters + PK_SOCKET_LAST_SENT_MS,
-           (PK_SOCKET_COUNTER_COUNT - PK_SOCKET_LAST_SENT_MS) * sizeof *row);
-    pk_socket_rows_append(&recorder->fresh.closed, row);
+    tell_closed(recorder, fact, role, row);
 }
 
-static bool is_same_run(const struct pk_socket_fact *open, const struct pk_socket_fact *now)
+static void visit_stranger(void *context, const struct pk_socket_stranger *stranger)
 {
-    static const uint8_t WATCHED[] = {
-        PK_SOCKET_RECEIVE_QUEUE_BYTES, PK_SOCKET_SEND_QUEUE_BYTES,   PK_SOCKET_BYTES_SENT,
-        PK_SOCKET_BYTES_RECEIVED,      PK_SOCKET_DATA_SEGMENTS_OUT, PK_SOCKET_DATA_SEGMENTS_IN,
-        PK_SOCKET_RETRANSMITS,         PK_SOCKET_OUT_OF_ORDER,
+    int64_t row[PK_CLOSED_COLUMN_COUNT] = {
+        [PK_IDENTITY_INDEX] = PK_SOCKET_MISSING,
+        [PK_IDENTITY_INODE] = PK_SOCKET_MISSING,
+        [PK_IDENTITY_FIRST_SEEN_NS] = stranger->closed_ns,
     };
-    if (open->state != now->state) {
-        return false;
-    }
-    for (size_t index = 0; index < sizeof WATCHED; index++) {
-        if (open->counters[WATCHED[index]] != now->counters[WATCHED[index]]) {
-            return false;
-        }
-    }
-    return true;
+    pk_socket_write_identity(row, &stranger->fact.key, PK_SOCKET_OUTGOING);
+    tell_closed(context, &stranger->fact, PK_SOCKET_OUTGOING, row);
 }
 
 static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry,
@@ -221,7 +230,7 @@ static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry 
         return;
     }
     note_inode(recorder, entry, answer->fact.inode);
-    if (entry->tick_count == 0 || !is_same_run(&entry->fact, &answer->fact)) {
+    if (entry->tick_count == 0 || !pk_socket_is_same_run(&entry->fact, &answer->fact)) {
         end_run(recorder, entry);
         const int64_t inode = entry->fact.inode;
         entry->fact = answer->fact;
@@ -232,18 +241,26 @@ static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry 
     entry->tick_count += 1;
 }
 
+static bool is_restless(const struct pk_socket_recorder *recorder, int64_t now_ns)
+{
+    return now_ns < recorder->restless_until_ns;
+}
+
 static void dump(struct pk_socket_recorder *recorder, const struct pk_dump_query *wanted)
 {
     const int64_t start_ns = pk_clock_ns();
     const int64_t cpu_start_ns = pk_thread_cpu_ns();
     const int error = pk_socket_query_dump(&recorder->query, wanted, visit_found, recorder);
+    pk_socket_peers_recall(&recorder->peers, visit_stranger, recorder);
     const int64_t cpu_ns = pk_thread_cpu_ns() - cpu_start_ns;
     recorder->stats.dump_count += 1;
     recorder->stats.dump_error_count += error != 0;
     recorder->stats.dump_cpu_ns += cpu_ns;
     if (wanted->port_count == 0) {
         recorder->stats.full_dump_count += 1;
-        recorder->next_dump_ns = start_ns + recorder->config.dump_interval_ns;
+        /* Where sockets come and go a listing is worth most just after the inodes were read. */
+        const int64_t intervals = is_restless(recorder, start_ns) ? RESTLESS_INTERVALS : 1;
+        recorder->next_dump_ns = start_ns + intervals * recorder->config.dump_interval_ns;
     }
     recorder->next_accept_ns = start_ns + recorder->config.accept_interval_ns;
     pk_socket_pace_account_listing(&recorder->pace, start_ns, cpu_ns,
@@ -272,7 +289,8 @@ static void discover(struct pk_socket_recorder *recorder)
     if (now_ns >= recorder->next_dump_ns) {
         drop_gone(recorder);
         dump(recorder, &(struct pk_dump_query){.states = PK_TCP_OWNED_STATES});
-    } else if (now_ns >= recorder->next_accept_ns && recorder->table.listeners.count > 0) {
+    } else if (now_ns >= recorder->next_accept_ns && recorder->table.listeners.count > 0 &&
+               (!is_restless(recorder, now_ns) || pk_socket_pace_has_saved(&recorder->pace))) {
         struct pk_dump_query wanted = {.states = PK_TCP_CONNECTED_STATES};
         wanted.port_count =
             pk_socket_table_ports(&recorder->table, wanted.ports, PK_SOCKDIAG_PORT_LIMIT);

@@ -3,6 +3,7 @@
 #ifndef PK_SOCKET_RECORDER_H
 #define PK_SOCKET_RECORDER_H
 #include "pk_socket_pace.h"
+#include "pk_socket_peers.h"
 #include "pk_socket_query.h"
 #include "pk_socket_sampler.h"
 #include "pk_socket_table.h"
@@ -11,12 +12,15 @@ struct pk_socket_recorder {
     struct pk_socket_config config;
     struct pk_socket_query query;
     struct pk_socket_table table;
+    struct pk_socket_peers peers;
     struct pk_socket_batch fresh; /* rows of the poll in progress */
     struct pk_socket_stats stats;
     struct pk_socket_pace pace;
     int64_t now_ns; /* t_ns of the poll in progress */
     int64_t next_dump_ns;
     int64_t next_accept_ns;
+    bool has_inodes;           /* they were told before */
+    int64_t restless_until_ns; /* the service has opened or closed sockets of late */
     uint32_t gone_count;
     uint32_t cursor; /* next connection to read when not all can be */
     uint64_t random_state;

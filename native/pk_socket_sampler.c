@@ -27,6 +27,7 @@ struct pk_socket_sampler {
     pthread_mutex_t lock; /* guards what follows; never held across a system call that may block */
     pthread_cond_t changed;
     bool is_ready;
+    bool is_called; /* to stop, or to look at new inodes at once */
     bool is_stopping;
     bool is_finished;
     int start_error;
@@ -152,7 +153,8 @@ static void poll_until_stopped(struct pk_socket_sampler *sampler)
         share(sampler);
         const int64_t next_ns = plan_next(recorder, &slot_ns);
         pthread_mutex_lock(&sampler->lock);
-        wait_until(sampler, &sampler->is_stopping, next_ns);
+        wait_until(sampler, &sampler->is_called, next_ns);
+        sampler->is_called = false;
     }
     pthread_mutex_unlock(&sampler->lock);
 }
@@ -259,6 +261,8 @@ void pk_socket_sampler_set_inodes(struct pk_socket_sampler *sampler, const int64
     sampler->inode_dropped_count += (int64_t)(count - sampler->inode_count);
     memcpy(sampler->inodes, inodes, sampler->inode_count * sizeof *inodes);
     sampler->has_new_inodes = true;
+    sampler->is_called = true;
+    pthread_cond_broadcast(&sampler->changed);
     pthread_mutex_unlock(&sampler->lock);
 }
 
@@ -293,6 +297,7 @@ int pk_socket_sampler_stop(struct pk_socket_sampler *sampler, int64_t wait_ns)
     }
     sampler->is_ended = true;
     pthread_mutex_lock(&sampler->lock);
+    sampler->is_called = true;
     sampler->is_stopping = true;
     pthread_cond_broadcast(&sampler->changed);
     wait_until(sampler, &sampler->is_finished, pk_clock_ns() + wait_ns);

@@ -148,7 +148,7 @@ def test_accepted_sockets_are_found_by_their_listener(spawn: Spawn, kind: str) -
         with socket.create_connection(("127.0.0.1", port_of(server))) as client:
             client.sendall(b"x")
             peers.append("{}:{}".format(*client.getsockname()))
-            time.sleep(0.7)
+            time.sleep(1.5)  # listings may have to wait for each other
 
     peers: list[str] = []
     seen = record(server.pid, act)
@@ -271,6 +271,55 @@ def test_every_short_connection_is_counted(spawn: Spawn) -> None:
     assert set(seen.column("socket_closed", "bytes_received")) == {6}  # 5 and the FIN
     assert set(seen.column("socket_closed", "bytes_sent")) == {5}
     assert len(set(seen.column("socket_closed", "peer"))) == 300
+
+
+BRIEF_CALLER = """
+import socket, sys, threading
+ports = [int(port) for port in sys.argv[1:]]
+
+def call(port):
+    while True:
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            peer.sendall(b"question")
+            peer.recv(100)
+
+for port in ports:
+    threading.Thread(target=call, args=(port,), daemon=True).start()
+print("calling", flush=True)
+sys.stdin.readline()
+"""
+SLOW_ECHO = """
+import socket, sys, threading, time
+server = socket.create_server(("127.0.0.1", 0), backlog=64)
+print(server.getsockname()[1], flush=True)
+
+def serve(client):
+    with client:
+        client.recv(100)
+        time.sleep(0.05)
+        client.sendall(b"answer")
+
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+def test_connections_opened_for_one_call_are_told_once_their_peer_is_known(spawn: Spawn) -> None:
+    """All that led where the service was met calling are told, those of before it was met too."""
+    asked, others = spawn(SLOW_ECHO), spawn(SLOW_ECHO)
+    caller = spawn(BRIEF_CALLER, asked.first_line)  # type: ignore[attr-defined]
+    spawn(BRIEF_CALLER, others.first_line)  # type: ignore[attr-defined]
+    session = collector.COLLECTOR.open(Host(), to_target(caller.pid))
+    seen = Seen()
+
+    for _ in range(6):
+        time.sleep(0.5)
+        seen.take(iter(session.poll()))
+    seen.take(iter(session.close()))
+
+    assert set(seen.column("socket_closed", "role")) == {"outgoing"}
+    assert set(seen.column("socket_closed", "peer")) == {f"127.0.0.1:{port_of(asked)}"}
+    assert 40 <= len(seen.rows["socket_closed"]) <= 62  # of 50 ms each, in 3 s
 
 
 def test_sockets_of_another_network_namespace_are_read(needs_root: None, spawn: Spawn) -> None:

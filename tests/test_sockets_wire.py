@@ -102,9 +102,8 @@ def test_parser_and_table_survive_the_sanitizers(tmp_path: Path) -> None:
     if gcc is None:
         pytest.skip("needs gcc")
     sources = [ROOT / "tests/native/fuzz_sockets.c", ROOT / "native/pk_sockdiag.c"]
-    sources += [
-        ROOT / f"native/pk_socket_{name}.c" for name in ("address", "batch", "rows", "table")
-    ]
+    parts = ("address", "batch", "peers", "rows", "table")
+    sources += [ROOT / f"native/pk_socket_{name}.c" for name in parts]
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-fsanitize=address,undefined"]
     flags += ["-fno-sanitize-recover=all", f"-I{ROOT / 'native'}"]
     program = tmp_path / "fuzz"

@@ -1,4 +1,4 @@
-"""Waits for peers that nothing names: said, and no reason to rule a slow peer out."""
+"""Waits on connections opened for one call: charged to the peer, or said to be unknown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from perfkit.agent.record import RecordOptions, record
 from perfkit.analysis.analyse import analyse
 from perfkit.analysis.states import UNKNOWN_PEER
 from perfkit.codec import decode
+from perfkit.model import Capture
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.system
@@ -48,14 +50,34 @@ while True:
 """
 
 
-def test_peers_of_connections_opened_per_call_are_not_ruled_out(spawn: Spawn) -> None:
-    """What waits for a peer that is not known is called that, and downstream_slow not checked."""
+@pytest.fixture
+def recorded(spawn: Spawn) -> tuple[Capture, str]:
+    """What was recorded of the caller, and the address of its upstream."""
     upstream = spawn(UPSTREAM)
-    caller = spawn(CALLER, upstream.first_line)  # type: ignore[attr-defined]
+    port = upstream.first_line  # type: ignore[attr-defined]
+    caller = spawn(CALLER, port)
     time.sleep(0.3)
-    capture = decode(record(RecordOptions(pid=caller.pid, seconds=3.0, probe=False)))
+    options = RecordOptions(pid=caller.pid, seconds=3.0, probe=False)
+    return decode(record(options)), f"127.0.0.1:{port}"
+
+
+def test_peers_of_connections_opened_per_call_are_named(recorded: tuple[Capture, str]) -> None:
+    """What threads wait for on sockets that come and go is told by the notices of their end."""
+    capture, upstream = recorded
 
     report = analyse(capture)
+
+    assert report.budget is not None
+    assert report.budget.threads[0].culprit == upstream
+    assert report.budget.threads[0].share > 0.8
+
+
+def test_peers_that_nothing_names_are_not_ruled_out(recorded: tuple[Capture, str]) -> None:
+    """Without the notices the peer is called not known, and downstream_slow not checked."""
+    capture, _ = recorded
+    left = {name: capture.tables[name] for name in capture.tables if name != "socket_closed"}
+
+    report = analyse(replace(capture, tables=left))
 
     assert report.budget is not None
     assert report.budget.threads[0].culprit == UNKNOWN_PEER

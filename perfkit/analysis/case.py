@@ -13,6 +13,7 @@ from perfkit.analysis.blame import (
     cpu_owners,
     cpu_seconds,
 )
+from perfkit.analysis.brief_calls import name_brief_peers
 from perfkit.analysis.columns import Masks, Reals
 from perfkit.analysis.compare import PeerComparison, compare_peers
 from perfkit.analysis.contention import CpuHolder, charge_cpu
@@ -94,9 +95,15 @@ class Case:
 
     @property
     def hides_peers(self) -> bool:
-        """Whether most waits for peers go to such as nothing names: none can be ruled out then."""
+        """Whether waits for peers that nothing names may hide a cause: none is ruled out then.
+
+        They do where they are most of the waits for peers, or where those that are named have no
+        like to be held against, which the unnamed ones may well be.
+        """
         unknown = self.share(State.PEER_WAIT, UNKNOWN_PEER).value
-        return unknown > max(UNKNOWN_SHARE_MIN, self.share(State.PEER_WAIT).value / 2)
+        is_most = unknown > self.share(State.PEER_WAIT).value / 2
+        is_alone = all(one.against == "none" for one in self.peers)
+        return unknown > UNKNOWN_SHARE_MIN and (is_most or is_alone)
 
     def share(self, state: State, culprit: str | None = None, factor: float = 1.0) -> Share:
         """The share of a state (and culprit) in the ledger to judge by, times `factor`."""
@@ -117,7 +124,7 @@ def build_case(capture: Capture, *, said_slow: bool = False) -> Case:
     throttling = read_throttling(aligned)
     requests = read_requests(aligned)
     names = thread_names(aligned)
-    raw = build_timeline(aligned, endpoints, throttling)
+    raw = name_brief_peers(build_timeline(aligned, endpoints, throttling), requests.calls)
     resolved = resolve_futexes(charge_gil(raw, names), requests)
     answer_count = requests.answer_count if requests.counted else None
     serving = serving_threads(resolved, aligned, answer_count)

@@ -8,11 +8,12 @@ the kernel's notice of their end.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfkit.analysis.align import Aligned, Axis
+from perfkit.analysis.brief_calls import BriefCalls, read_brief_calls
 from perfkit.analysis.columns import Frame, Integers, Masks, Reals, sum_by
 from perfkit.analysis.exchanges import (
     PENDING,
@@ -36,6 +37,8 @@ from perfkit.analysis.states import POLL, RECEIVE
 PEER_LIMIT = 256
 # A connection is seen at the latest so long after it was accepted (collectors/sockets.py).
 DISCOVERY_NS = 300_000_000
+# A wait that is known from its end counts as if it had been polled at this pace.
+POLL_NS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Requests:
     """Per slot: requests in flight, sockets undecided, questions taken in; and the peers.
 
     `counted` is False where the service has no accepted TCP socket: then only its threads tell.
+    `calls` are those over connections of one question, of which `peers` tell too.
     """
 
     counted: bool
@@ -75,6 +79,7 @@ class Requests:
     unread: Reals
     accept_queue: Reals
     peers: tuple[Peer, ...]
+    calls: BriefCalls
     one_way_count: int
 
     @property
@@ -87,10 +92,12 @@ class Requests:
 def read_requests(aligned: Aligned) -> Requests:
     """Counts the requests of the window."""
     axis = aligned.axis
+    calls = read_brief_calls(aligned)
     sockets = aligned.table("sockets")
     closed = read_short_connections(aligned)
     listeners, accepted, outgoing = _by_role(aligned.table("socket_runs"), sockets)
     polled = ~np.isin(accepted.integers("socket_index"), closed.sockets)
+    lasting = outgoing.where(~np.isin(outgoing.integers("socket_index"), calls.sockets))
     rows = read_exchanges(accepted.where(polled), asked_by_peer=True)
     readers = _reader_waits(aligned)
     state, silent = _states(rows, _inodes(sockets), readers)
@@ -104,7 +111,8 @@ def read_requests(aligned: Aligned) -> Requests:
         answer_count=float(arrivals.sum()) if answered > 0 else 0.0,
         unread=_mean(axis, rows, (rows.unread > 0) & ~silent),
         accept_queue=_accept_queue(axis, listeners),
-        peers=_read_peers(aligned, outgoing, readers),
+        peers=_add_calls(axis, _read_peers(aligned, lasting, readers), calls),
+        calls=calls,
         one_way_count=len(set(rows.socket[silent].tolist())),
     )
 
@@ -235,6 +243,54 @@ def _read_peers(
         if not silent.all():
             peers.append(_to_peer(aligned.axis, name, frame, rows, state == PENDING))
     return tuple(peers)
+
+
+def _add_calls(axis: Axis, peers: tuple[Peer, ...], calls: BriefCalls) -> tuple[Peer, ...]:
+    """Adds to what was polled of each peer the calls over connections of their own."""
+    polled = {peer.name: peer for peer in peers}
+    brief = {name: _to_brief_peer(axis, name, calls.of(name)) for name in calls.peers}
+    both = [
+        _join(polled[name], brief[name]) if name in polled else brief[name]
+        for name in sorted(brief)
+    ]
+    others = [peer for peer in peers if peer.name not in brief]
+    return tuple(sorted((*others, *both), key=lambda peer: peer.name))
+
+
+def _to_brief_peer(axis: Axis, name: str, calls: BriefCalls) -> Peer:
+    pending, answers, closed = calls.pending(axis), calls.answers(axis), calls.closed
+
+    def total(*metrics: str) -> int:
+        return sum(int(np.maximum(closed.integers(metric), 0).sum()) for metric in metrics)
+
+    return Peer(
+        name=name,
+        pending=pending,
+        answers=answers,
+        answer_count=float(answers.sum()),
+        poll_count=round(float((pending * axis.slot_ns).sum()) / POLL_NS),
+        rtt_us=_median(closed.integers("rtt_us")),
+        min_rtt_us=_median(closed.integers("min_rtt_us")),
+        retransmits=total("retransmits"),
+        out_of_order=total("out_of_order"),
+        rwnd_limited_us=total("rwnd_limited_us"),
+        segment_count=total("data_segments_in", "data_segments_out"),
+    )
+
+
+def _join(one: Peer, other: Peer) -> Peer:
+    """What was seen of one peer in two ways; round trips as on its lasting connections."""
+    return replace(
+        one,
+        pending=one.pending + other.pending,
+        answers=one.answers + other.answers,
+        answer_count=one.answer_count + other.answer_count,
+        poll_count=one.poll_count + other.poll_count,
+        retransmits=one.retransmits + other.retransmits,
+        out_of_order=one.out_of_order + other.out_of_order,
+        rwnd_limited_us=one.rwnd_limited_us + other.rwnd_limited_us,
+        segment_count=one.segment_count + other.segment_count,
+    )
 
 
 def _to_peer(axis: Axis, name: str, frame: Frame, rows: Exchanges, waiting: Masks) -> Peer:

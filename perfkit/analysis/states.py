@@ -135,7 +135,7 @@ class Namer:
 
     def __init__(self, aligned: Aligned, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        self._polled = _poll_inodes(aligned)
+        self._polled = _poll_members(aligned)
         self._lasting = _lasting_inodes(aligned)
         self._gil_words = gil_words(aligned)
         self._runtimes = runtime_ranges(aligned)
@@ -149,7 +149,8 @@ class Namer:
             return Label(State.STOPPED)
         if number in POLL:
             forever = number in (7, 271) and arg2 < 0
-            return self._name_poll(inode, self._polled.get((pid, tid, moved_ns), ()), forever)
+            members = self._polled.get((pid, tid, moved_ns), ()) or ((-1, inode),) * (inode > 0)
+            return self._name_poll(pid, members, forever)
         key = (pid, number, arg0, int(arg3 != 0), letter, inode, owner)
         label = self._known.get(key)
         if label is None:
@@ -201,8 +202,8 @@ class Namer:
             return Label(State.PEER_WAIT, "a socket that is not TCP" if lasts else UNKNOWN_PEER)
         return Label(State.IDLE_PIPE)
 
-    def _name_poll(self, inode: int, inodes: tuple[int, ...], forever: bool) -> Label:
-        members = inodes or ((inode,) if inode > 0 else ())
+    def _name_poll(self, pid: int, polled: tuple[tuple[int, int], ...], forever: bool) -> Label:
+        members = [inode for _, inode in polled]
         if any(self._endpoints.serves(member) for member in members):
             return Label(State.IDLE_CLIENT)
         peers = sorted(
@@ -216,7 +217,14 @@ class Namer:
             return Label(State.PEER_WAIT, peers[0])
         if peers:
             return Label(State.PEER_WAIT, f"one of {len(peers)} peers")
+        if len(polled) == 1 and self._is_brief_socket(pid, *polled[0]):
+            return Label(State.PEER_WAIT, UNKNOWN_PEER)
         return Label(State.IDLE_OTHER if members or forever else State.TIMER_WAIT)
+
+    def _is_brief_socket(self, pid: int, fd: int, inode: int) -> bool:
+        """Whether this may be a connection opened for one question; no pipe, no lasting one."""
+        may_be = self._endpoints.kind_of.get((pid, fd), "socket") == "socket"
+        return inode > 0 and may_be and inode not in self._lasting
 
     def _path(self, pid: int, fd: int) -> str:
         return self._endpoints.path_of.get((pid, fd), "")
@@ -280,12 +288,16 @@ def _lasting_inodes(aligned: Aligned) -> frozenset[int]:
     return frozenset(inode for inode, (first, last) in seen.items() if last - first > LISTED_NS)
 
 
-def _poll_inodes(aligned: Aligned) -> dict[tuple[int, int, int], tuple[int, ...]]:
+def _poll_members(
+    aligned: Aligned,
+) -> dict[tuple[int, int, int], tuple[tuple[int, int], ...]]:
+    """The (descriptor, inode) pairs that a wait in poll or select is for, by (pid, tid, moved)."""
     table = aligned.table("poll_members")
-    found: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    columns = [table.integers(name).tolist() for name in ("pid", "tid", "moved_ns", "inode")]
-    for pid, tid, moved_ns, inode in zip(*columns, strict=True):
-        found[pid, tid, moved_ns] = (*found.get((pid, tid, moved_ns), ()), inode)
+    found: dict[tuple[int, int, int], tuple[tuple[int, int], ...]] = {}
+    names = ("pid", "tid", "moved_ns", "fd", "inode")
+    columns = [table.integers(name).tolist() for name in names]
+    for pid, tid, moved_ns, fd, inode in zip(*columns, strict=True):
+        found[pid, tid, moved_ns] = (*found.get((pid, tid, moved_ns), ()), (fd, inode))
     return found
 
 

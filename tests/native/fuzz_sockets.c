@@ -3,6 +3,7 @@
 #include "pk_sockdiag.h"
 #include "pk_socket_address.h"
 #include "pk_socket_batch.h"
+#include "pk_socket_peers.h"
 #include "pk_socket_table.h"
 
 #include <assert.h>
@@ -139,6 +140,40 @@ static size_t fuzz_table(uint32_t rounds)
     return refused;
 }
 
+static void count_stranger(void *context, const struct pk_socket_stranger *stranger)
+{
+    assert(stranger->closed_ns != 0);
+    *(size_t *)context += 1;
+}
+
+/* Strangers to noted peers come back once, and never more than are kept. */
+static void fuzz_peers(uint32_t rounds)
+{
+    struct pk_socket_peers peers;
+    assert(pk_socket_peers_init(&peers) == 0);
+    size_t recalled = 0;
+    size_t kept = 0;
+    for (uint32_t round = 0; round < rounds; round++) {
+        struct pk_socket_fact fact = {.key = {.family = 2, .peer_port = (uint16_t)draw(200)}};
+        fact.key.peer[15] = (uint8_t)draw(3);
+        if (draw(40) == 0) {
+            pk_socket_peers_note(&peers, &fact.key);
+            assert(pk_socket_peers_has(&peers, &fact.key) ||
+                   peers.peer_count == PK_SOCKET_PEER_LIMIT);
+        } else if (draw(100) == 0) {
+            pk_socket_peers_recall(&peers, count_stranger, &recalled);
+            const size_t before = recalled;
+            pk_socket_peers_recall(&peers, count_stranger, &recalled);
+            assert(recalled == before);
+        } else if (!pk_socket_peers_has(&peers, &fact.key)) {
+            pk_socket_peers_keep(&peers, &fact, round + 1);
+            kept += 1;
+        }
+        assert(recalled <= kept);
+    }
+    pk_socket_peers_deinit(&peers);
+}
+
 static void fuzz_rows(uint32_t rounds)
 {
     struct pk_socket_rows from;
@@ -171,6 +206,7 @@ int main(int count, char **arguments)
     fuzz_requests(rounds / 10);
     const size_t refused = fuzz_table(rounds);
     fuzz_rows(rounds);
+    fuzz_peers(rounds);
     assert(facts > 0 && refused > 0);
     printf("ok %zu facts, %zu refused\n", facts, refused);
     return 0;
