@@ -519,7 +519,7 @@ def test_signal_while_loading_is_an_interrupt(number: int, module: str, state: P
 
 def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:
     """The list names each run and its size."""
-    assert re.search(rf"^{saved} +\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
+    assert re.search(rf"^{saved} .*\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
 
 
 def test_runs_show_tells_how_the_sources_fared(inside: Run, saved: str) -> None:
