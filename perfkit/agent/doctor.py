@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -60,14 +60,18 @@ class Examination(Struct, frozen=True):
     checks: tuple[Check, ...]
 
 
-def examine(pid: int | None, host: Host | None = None) -> Examination:
+def examine(
+    pid: int | None, host: Host | None = None, begin: Callable[[], None] = lambda: None
+) -> Examination:
     """Tries every source on a process, else the busiest service, else a process of our own.
 
+    `begin` is called once it is known what they are tried on.
     Raises: `TargetError` where the pid is no process.
     """
     host = host or Host()
     collectors, missing = load_collectors()
     with choosing(host, pid) as (target, words):
+        begin()
         recording = run(host, target, collectors, TRY_S, stop=threading.Event())
     closed = [] if words != OWN_WORDS else check_closed(host)
     return Examination(
