@@ -261,6 +261,30 @@ def test_process_that_is_not_there_is_not_said_to_be_sampled(inside: Run) -> Non
 
 
 @pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("diagnose", ".", "--pid"), "perfkit diagnose --help"),
+        (("report", "last", "--to"), "perfkit report --help"),
+        (("runs", "destroy"), "perfkit runs --help"),
+        (("--nope",), "perfkit --help"),
+    ],
+)
+def test_wrong_command_line_leads_to_the_help_of_its_command(
+    inside: Run, arguments: tuple[str, ...], fix: str
+) -> None:
+    """What typer finds wrong is told like all else, without its own words for its insides."""
+    done = inside(*arguments)
+
+    assert (done.returncode, done.stderr.splitlines()[1]) == (2, f"  fix     {fix}")
+    assert "Value error" not in done.stderr
+
+
+def test_process_that_is_not_there_is_not_said_to_be_tried(inside: Run) -> None:
+    """A wrong pid is doctor's only word, too, before any source is tried."""
+    assert inside("doctor", "--pid", "4194304").stderr.startswith("error: no process")
+
+
+@pytest.mark.parametrize(
     ("severity", "threshold", "code"),
     [("crit", "crit", 1), ("warn", "crit", 0), ("warn", "warn", 1), ("note", "warn", 0)],
 )
