@@ -190,7 +190,7 @@ def to_remarks(status: dict[str, int]) -> Iterator[str]:
     if status["full_count"]:
         yield f"{status['full_count']} stacks found no room"
     if status["refused_count"]:
-        yield f"some reads were refused; they need {_GRANT}"
+        yield f"some Python stacks were refused (grant {_GRANT})"
     if status["over_limit_count"]:
         yield "more threads than are followed: some were left out"
     if status["is_abandoned"]:

@@ -44,6 +44,7 @@ STATUS_LIMIT_NS = 1_000_000  # and the CPU time they may take
 LAST_STATUS_LIMIT_NS = 100_000_000  # the same after the window
 PUT_OFF_RATIO = 0.02  # more ticks that could not list threads than this are worth a remark
 STATUS_LIMIT_BYTES = 16384
+_GRANT = "root or CAP_SYS_PTRACE"
 _TEXT = ColumnType.TEXT
 
 THREADS = TableSchema(
@@ -244,9 +245,9 @@ def to_remarks(
     """What a reader of the rows must know, from the sampler's status at the end."""
     planned = max(status["tick_count"] + status["missed_count"], 1)
     if status["refused_count"]:
-        yield "system calls of some threads were refused (root, or CAP_SYS_PTRACE, reads them)"
+        yield f"system calls of some threads were refused (grant {_GRANT})"
     if refused_process_count:
-        yield f"descriptors of {refused_process_count} processes were refused"
+        yield f"descriptors of {refused_process_count} processes were refused (grant {_GRANT})"
     if status["over_limit_count"]:
         yield "more threads or processes than are followed: some were left out"
     if status["put_off_count"] > PUT_OFF_RATIO * planned:

@@ -30,6 +30,7 @@ ROW_COUNT_LIMIT = 20_000_000
 STRING_COUNT_LIMIT = 4_000_000
 COMPRESSION_LEVEL = 3
 _PREFIX = struct.Struct("<8sHI8s")
+PREFIX_BYTES = _PREFIX.size
 _STRINGS = "strings"
 
 
@@ -93,6 +94,26 @@ def decode(raw: bytes) -> Capture:
     return Capture(envelope.header, tables, strings)
 
 
+def measure_head(raw: bytes) -> int:
+    """How many bytes of a capture hold its header, by its first `PREFIX_BYTES`.
+
+    Raises: `CaptureError` as `decode` does.
+    """
+    return PREFIX_BYTES + _read_prefix(raw)[0]
+
+
+def decode_header(head: bytes, size_bytes: int) -> Header:
+    """Unpacks the header alone, of a capture of this size; the sections are not looked at.
+
+    Raises: `CaptureError` as `decode` does, also where the size is not that of the sections.
+    """
+    envelope, _ = _open(head)
+    wanted_bytes = measure_head(head) + sum(one.packed_bytes for one in envelope.sections)
+    if size_bytes != wanted_bytes:
+        raise CaptureError(f"damaged or truncated capture: {size_bytes} of {wanted_bytes} bytes")
+    return envelope.header
+
+
 def value_bytes(column: Column) -> int:
     """The size of one packed value of a column: 4 bytes for text indexes, else 8."""
     return 4 if column.type is ColumnType.TEXT else 8
@@ -112,11 +133,13 @@ def _section(table: Table | None, body: bytes, raw_bytes: int, string_count: int
     )
 
 
-def _open(raw: bytes) -> tuple[_Envelope, memoryview]:
+def _read_prefix(raw: bytes) -> tuple[int, bytes]:
+    """The envelope's length and digest."""
     if len(raw) < _PREFIX.size or not raw.startswith(MAGIC):
         raise CaptureError("not a perfkit capture (its first bytes are not the magic)")
-    if len(raw) > CAPTURE_LIMIT_BYTES:
-        raise CaptureError(f"capture of {len(raw)} bytes is over the limit {CAPTURE_LIMIT_BYTES}")
+    version: int
+    length: int
+    digest: bytes
     _, version, length, digest = _PREFIX.unpack_from(raw)
     if version > SCHEMA_VERSION:
         raise CaptureError(
@@ -125,8 +148,17 @@ def _open(raw: bytes) -> tuple[_Envelope, memoryview]:
         )
     if version < 1:
         raise CaptureError(f"damaged capture: version {version} never existed")
-    view = memoryview(raw)[_PREFIX.size :]
-    if length > ENVELOPE_LIMIT_BYTES or length > len(view):
+    if length > ENVELOPE_LIMIT_BYTES:
+        raise CaptureError(f"damaged or truncated capture: envelope of {length} bytes")
+    return length, digest
+
+
+def _open(raw: bytes) -> tuple[_Envelope, memoryview]:
+    length, digest = _read_prefix(raw)
+    if len(raw) > CAPTURE_LIMIT_BYTES:
+        raise CaptureError(f"capture of {len(raw)} bytes is over the limit {CAPTURE_LIMIT_BYTES}")
+    view = memoryview(raw)[PREFIX_BYTES:]
+    if length > len(view):
         raise CaptureError(f"damaged or truncated capture: envelope of {length} bytes")
     if _digest(view[:length]) != digest:
         raise CaptureError("damaged capture: the envelope's checksum does not match")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -86,11 +87,16 @@ HOST_KEYS = (
     Key("sudo", bool, False, "run it with sudo -n"),
     Key("ssh_options", list, (), "further options of ssh, for this host"),
 )
+PREFIX = "PERFKIT_"
+UNKNOWN_LIMIT = 5
+SHOWN_LIMIT = 40
+# What Kubernetes and Docker put into the environment of whoever runs beside a service "perfkit".
+_NOT_OURS = re.compile(r"PERFKIT_(\w+_)?(SERVICE_(HOST|PORT)|PORT|NAME|ENV)(_\w+)?")
 _KIND_WORDS = {
     str: "a string",
     bool: "true or false",
     int: "a whole number above 0",
-    list: "a list of strings",
+    list: 'a list of strings, as ["-4", "-v"]',
 }
 
 
@@ -121,6 +127,25 @@ def load_config(
         if environment.get(key.variable):
             found[key.name] = _from_environment(key, environment[key.variable])
     return Config(tuple(found.values()), tuple(hosts))
+
+
+def list_unknown(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that begins as a setting does and is none, a few at most."""
+    known = [key.variable.removeprefix(PREFIX) for key in KEYS if key.variable]
+    unknown = [
+        name
+        for name in sorted(environment)
+        if name.startswith(PREFIX)
+        and name[len(PREFIX) :] not in known
+        and not _NOT_OURS.fullmatch(name)
+    ]
+    lines = [
+        f"{name}: unknown setting{_suggest(name.removeprefix(PREFIX), known, PREFIX)}"
+        for name in unknown[:UNKNOWN_LIMIT]
+    ]
+    if len(unknown) > UNKNOWN_LIMIT:
+        lines.append(f"{len(unknown) - UNKNOWN_LIMIT} more {PREFIX}... variables are no settings")
+    return lines
 
 
 def read_file(path: Path) -> tuple[list[str], list[Setting], list[HostSetting]]:
@@ -155,7 +180,8 @@ def _check(
         if key not in known:
             problems.append(f"{path}: {full}: unknown key{_suggest(key, list(known))}")
         elif not _fits(known[key].kind, value):
-            problems.append(f"{path}: {full}: must be {_KIND_WORDS[known[key].kind]}")
+            wanted = _KIND_WORDS[known[key].kind]
+            problems.append(f"{path}: {full}: must be {wanted}, not {_show(value)}")
         else:
             held = tuple(value) if isinstance(value, list) else value
             setting = Setting(key, held, str(path))
@@ -193,9 +219,16 @@ def _fits(kind: type, value: object) -> bool:
     return isinstance(value, kind)
 
 
-def _suggest(key: str, known: list[str]) -> str:
+def _suggest(key: str, known: list[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+    names = [f"{prefix}{one}" for one in near or known]
+    return f"; did you mean {names[0]}?" if near else f"; known are {', '.join(names)}"
+
+
+def _show(value: object) -> str:
+    """A value as it was written, or nearly so, and not at length."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= SHOWN_LIMIT else f"{text[:SHOWN_LIMIT]} ..."
 
 
 def _from_environment(key: Key, text: str) -> Setting:
@@ -206,7 +239,15 @@ def _from_environment(key: Key, text: str) -> Setting:
         elif key.kind is int:
             value = int(text)
     except ValueError as error:
-        raise ConfigError(f"{key.variable}: must be {_KIND_WORDS[key.kind]}") from error
+        raise _refuse(key, text) from error
     if key.kind is int and value <= 0:
-        raise ConfigError(f"{key.variable}: must be {_KIND_WORDS[key.kind]}")
+        raise _refuse(key, text)
     return Setting(key.name, value, key.variable)
+
+
+def _refuse(key: Key, text: str) -> ConfigError:
+    """The error for a variable whose value does not fit."""
+    wanted = "words as a shell splits them" if key.kind is list else _KIND_WORDS[key.kind]
+    what = f"{key.variable}: must be {wanted}, not {_show(text)}"
+    example = "-4" if key.kind is list else key.default
+    return ConfigError(what, fix=f"{key.variable}={example}, or unset it")

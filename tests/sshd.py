@@ -93,9 +93,10 @@ def serving(folder: Path, address: str, port: int, *prefix: str) -> Iterator[Non
         await_port(address, port)
         yield
     finally:
+        # What stands before sshd in a namespace does not heed the signal, and is killed with it.
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(1.0)
+            child.wait(0.3)
         child.kill()
         child.wait()
         log.close()

@@ -104,6 +104,7 @@ def test_folder_that_is_absent_is_told(agent: Agent, idle: str) -> None:
 
     assert done.returncode == 3
     assert done.stderr.startswith(b"error: cannot write /no/such/folder/x: no such file")
+    assert b"\n  fix     name a file in a folder that is there" in done.stderr
 
 
 def test_terminal_is_spared(idle: str) -> None:
@@ -128,6 +129,10 @@ def test_terminal_is_spared(idle: str) -> None:
         (("record", "--seconds", "nan"), 2, "error: a window of nan s is not above 0"),
         (("record", "--only-pid"), 2, "error: --only-pid narrows --pid"),
         (("doctor", "--pid", "4194303"), 3, "error: no process has the pid 4194303"),
+        ((), 2, "error: the following arguments are required: COMMAND"),
+        (("recrod",), 2, "error: argument COMMAND: invalid choice: 'recrod'"),
+        (("record", "--nope"), 2, "error: unrecognized arguments: --nope"),
+        (("record", "--pid", "x"), 2, "error: argument --pid: invalid int value: 'x'"),
     ],
 )
 def test_error_is_a_line(agent: Agent, arguments: tuple[str, ...], code: int, told: str) -> None:
@@ -136,7 +141,13 @@ def test_error_is_a_line(agent: Agent, arguments: tuple[str, ...], code: int, to
 
     assert done.returncode == code
     assert done.stderr.decode().startswith(told)
+    assert done.stderr.decode().splitlines()[1].startswith("  fix     ")
     assert b"Traceback" not in done.stderr
+
+
+def test_wrong_command_line_leads_to_the_help(agent: Agent) -> None:
+    """Whoever mistypes on an agent host is sent to the help of the command."""
+    assert agent("record", "--nope").stderr.splitlines()[1] == b"  fix     perfkit-agent --help"
 
 
 def test_doctor_writes_json(agent: Agent, idle: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -32,6 +33,7 @@ from perfkit.cli._screen import Colour, wants_colour
 from perfkit.cli._stopping import stopping
 from perfkit.cli.diagnose import Threshold, judge
 from perfkit.cli.main import main
+from perfkit.codec import decode
 
 PERFKIT = (sys.executable, "-m", "perfkit")
 COMMANDS: dict[str, Command] = discover.load_all("perfkit.cli", "COMMAND")
@@ -77,6 +79,8 @@ def inside(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs perfkit within this process, for what needs no process of its own."""
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+            monkeypatch.delenv(name, raising=False)
         for name, value in {**environ(state), **env}.items():
             monkeypatch.setenv(name, value)
         code = main(arguments)
@@ -261,6 +265,30 @@ def test_process_that_is_not_there_is_not_said_to_be_sampled(inside: Run) -> Non
 
 
 @pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("diagnose", ".", "--pid"), "perfkit diagnose --help"),
+        (("report", "last", "--to"), "perfkit report --help"),
+        (("runs", "destroy"), "perfkit runs --help"),
+        (("--nope",), "perfkit --help"),
+    ],
+)
+def test_wrong_command_line_leads_to_the_help_of_its_command(
+    inside: Run, arguments: tuple[str, ...], fix: str
+) -> None:
+    """What typer finds wrong is told like all else, without its own words for its insides."""
+    done = inside(*arguments)
+
+    assert (done.returncode, done.stderr.splitlines()[1]) == (2, f"  fix     {fix}")
+    assert "Value error" not in done.stderr
+
+
+def test_process_that_is_not_there_is_not_said_to_be_tried(inside: Run) -> None:
+    """A wrong pid is doctor's only word, too, before any source is tried."""
+    assert inside("doctor", "--pid", "4194304").stderr.startswith("error: no process")
+
+
+@pytest.mark.parametrize(
     ("severity", "threshold", "code"),
     [("crit", "crit", 1), ("warn", "crit", 0), ("warn", "warn", 1), ("note", "warn", 0)],
 )
@@ -379,21 +407,21 @@ def test_run_read_again_gives_the_same_bytes(perfkit: Run, saved: str) -> None:
     assert perfkit("report", saved, "--to", "json").stdout == first
 
 
-def test_json_of_a_real_run_keeps_the_contract(perfkit: Run, saved: str) -> None:
+def test_json_of_a_real_run_keeps_the_contract(inside: Run, saved: str) -> None:
     """What a program reads is valid by the schema in the package."""
     schema = json.loads(files("perfkit.report").joinpath("schema.json").read_text())
-    document = json.loads(perfkit("report", saved, "--to", "json").stdout)
+    document = json.loads(inside("report", saved, "--to", "json").stdout)
 
     jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
     assert document["run"] == saved
 
 
 @pytest.mark.parametrize("name", ["terminal", "json", "markdown"])
-def test_report_goes_to_a_file(perfkit: Run, saved: str, tmp_path: Path, name: str) -> None:
+def test_report_goes_to_a_file(inside: Run, saved: str, tmp_path: Path, name: str) -> None:
     """Every format can be written to a file, and then stdout stays empty."""
     path = tmp_path / "report"
 
-    done = perfkit("report", saved, "--to", name, "-o", str(path), env={"FORCE_COLOR": "1"})
+    done = inside("report", saved, "--to", name, "-o", str(path), FORCE_COLOR="1")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert ESCAPE not in path.read_text()
@@ -519,7 +547,7 @@ def test_signal_while_loading_is_an_interrupt(number: int, module: str, state: P
 
 def test_runs_lists_what_is_saved(inside: Run, saved: str) -> None:
     """The list names each run and its size."""
-    assert re.search(rf"^{saved} +\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
+    assert re.search(rf"^{saved} .*\d[\d.]* [kM]?B$", inside("runs").stdout, re.M)
 
 
 def test_runs_show_tells_how_the_sources_fared(inside: Run, saved: str) -> None:
@@ -592,15 +620,8 @@ def test_diagnose_reports_on_stdout_and_talks_on_stderr(
     perfkit: Run, busy: int, tmp_path: Path
 ) -> None:
     """Piped, stdout holds the report alone and stderr two plain lines; the run is saved."""
-    done = perfkit(
-        "diagnose",
-        ".",
-        "--pid",
-        str(busy),
-        "--seconds",
-        "2.2",
-        env={"XDG_STATE_HOME": str(tmp_path)},
-    )
+    place = {"XDG_STATE_HOME": str(tmp_path)}
+    done = perfkit("diagnose", ".", "--pid", str(busy), "--seconds", "2.2", env=place)
 
     said = done.stderr.splitlines()
     assert done.returncode == 0
@@ -614,7 +635,7 @@ def test_diagnose_reports_on_stdout_and_talks_on_stderr(
 def test_live_findings_are_those_of_the_saved_run(perfkit: Run, busy: int, tmp_path: Path) -> None:
     """The live report and the one of the saved run are the same document."""
     place = {"XDG_STATE_HOME": str(tmp_path)}
-    live = perfkit("diagnose", ".", "--pid", str(busy), "--seconds", "2.2", "--json", env=place)
+    live = perfkit("diagnose", ".", "--pid", str(busy), "--seconds", "2", "--json", env=place)
 
     again = perfkit("report", "last", "--to", "json", env=place)
 
@@ -676,7 +697,7 @@ def test_record_writes_a_capture_to_stdout(perfkit: Run, busy: int, tmp_path: Pa
             "--pid",
             str(busy),
             "--seconds",
-            "1",
+            "0.5",
             "-o",
             "-",
             stdout=out,
@@ -684,7 +705,7 @@ def test_record_writes_a_capture_to_stdout(perfkit: Run, busy: int, tmp_path: Pa
             text=False,
         )
 
-    assert perfkit("report", str(path)).returncode == 0
+    assert decode(path.read_bytes()).header.target.main_pid == busy
 
 
 @pytest.mark.system
@@ -766,6 +787,21 @@ def _read_all(descriptor: int) -> Iterator[bytes]:
         yield part
 
 
+@contextlib.contextmanager
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """Makes stdout a pseudo-terminal for a while; afterwards what was written there is known."""
+    master, slave = pty.openpty()
+    seen: list[bytes] = []
+    # Somebody has to read meanwhile: a terminal holds few bytes.
+    reader = threading.Thread(target=lambda: seen.extend(_read_all(master)))
+    reader.start()
+    with os.fdopen(slave, "w") as out, monkeypatch.context() as place:
+        place.setattr(sys, "stdout", out)
+        yield seen
+    reader.join()
+    os.close(master)
+
+
 @pytest.mark.system
 def test_progress_on_a_terminal_leaves_no_trace(busy: int, tmp_path: Path) -> None:
     """On a terminal progress is one line that is cleared before the report is printed."""
@@ -781,7 +817,7 @@ def test_progress_on_a_terminal_leaves_no_trace(busy: int, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "expected"),
+    "case",
     [
         ([], {}, True),
         ([], {"NO_COLOR": "1"}, False),
@@ -793,22 +829,30 @@ def test_progress_on_a_terminal_leaves_no_trace(busy: int, tmp_path: Path) -> No
     ],
 )
 def test_colour_on_a_terminal_is_the_users_choice(
-    state: Path, saved: str, arguments: list[str], env: dict[str, str], expected: bool
+    inside: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: str,
+    case: tuple[list[str], dict[str, str], bool],
 ) -> None:
     """The flag comes first, then NO_COLOR, FORCE_COLOR and TERM."""
-    _, seen = read_terminal(["report", saved, *arguments], environ(state, **env))
+    arguments, env, expected = case
 
-    assert (ESCAPE in seen) is expected
+    with on_terminal(monkeypatch) as seen:
+        inside("report", saved, *arguments, **env)
+
+    text = b"".join(seen).decode()
+    assert "Verdict" in text
+    assert (ESCAPE in text) is expected
 
 
-def test_piped_report_is_not_coloured(perfkit: Run, saved: str) -> None:
+def test_piped_report_is_not_coloured(inside: Run, saved: str) -> None:
     """A report that goes into a file or a pipe holds no escape code."""
-    assert ESCAPE not in perfkit("report", saved).stdout
+    assert ESCAPE not in inside("report", saved).stdout
 
 
-def test_forced_colour_is_heeded_in_a_pipe(perfkit: Run, saved: str) -> None:
+def test_forced_colour_is_heeded_in_a_pipe(inside: Run, saved: str) -> None:
     """FORCE_COLOR colours a report that goes into a pager."""
-    assert ESCAPE in perfkit("report", saved, env={"FORCE_COLOR": "1"}).stdout
+    assert ESCAPE in inside("report", saved, FORCE_COLOR="1").stdout
 
 
 def test_automatic_colour_asks_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -819,9 +863,9 @@ def test_automatic_colour_asks_the_stream(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_real_report_is_never_wider_than_columns(perfkit: Run, saved: str, width: int) -> None:
+def test_real_report_is_never_wider_than_columns(inside: Run, saved: str, width: int) -> None:
     """A real report keeps to COLUMNS, but for commands, which are never broken."""
-    lines = perfkit("report", saved, env={"COLUMNS": str(width)}).stdout.splitlines()
+    lines = inside("report", saved, COLUMNS=str(width)).stdout.splitlines()
 
     wide = [line for line in lines if len(line) > width and not line.startswith("perfkit ")]
     assert wide == []

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from perfkit.cli.main import main
-from perfkit.config import Config, HostSettings, find_files, load_config, read_file
+from perfkit.config import (
+    Config,
+    HostSettings,
+    find_files,
+    list_unknown,
+    load_config,
+    read_file,
+)
 from perfkit.errors import ConfigError
 
 
@@ -124,6 +131,84 @@ def test_wrong_variable_is_one_clear_line(text: str) -> None:
     """The environment is checked as files are."""
     with pytest.raises(ConfigError, match=r"^PERFKIT_RUNS_LIMIT_MIB: must be a whole number"):
         load_config((), {"PERFKIT_RUNS_LIMIT_MIB": text})
+
+
+def test_wrong_variable_says_what_it_holds_and_what_would_do() -> None:
+    """Nobody has to look up what a variable was set to, or what it may be."""
+    with pytest.raises(ConfigError) as caught:
+        load_config((), {"PERFKIT_SSH_OPTIONS": "-F 'x"})
+
+    assert caught.value.what == (
+        'PERFKIT_SSH_OPTIONS: must be words as a shell splits them, not "-F \'x"'
+    )
+    assert caught.value.fix == "PERFKIT_SSH_OPTIONS=-4, or unset it"
+
+
+def test_wrong_value_is_shown_and_cut(tmp_path: Path) -> None:
+    """The line holds what was found, however long that is."""
+    problems, _, _ = read_file(write(tmp_path, f"[ssh]\noptions = '{'x' * 999}'\n"))
+
+    assert 'must be a list of strings, as ["-4", "-v"], not \'xxx' in problems[0]
+    assert len(problems[0]) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("PERFKIT_RUN_FOLDER", "unknown setting; did you mean PERFKIT_RUNS_FOLDER?"),
+        ("PERFKIT_SSH_COMAND", "unknown setting; did you mean PERFKIT_SSH_COMMAND?"),
+        ("PERFKIT_9", "unknown setting; known are PERFKIT_SSH_COMMAND, PERFKIT_SSH_OPTIONS"),
+    ],
+)
+def test_unknown_variable_is_named_with_the_nearest(name: str, told: str) -> None:
+    """A misspelt variable is answered with the one that was probably meant."""
+    lines = list_unknown({name: "x", "PATH": "/bin", "PERFKIT_RUNS_FOLDER": "/srv"})
+
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{name}: {told}")
+
+
+def test_variables_of_a_cluster_are_no_mistake() -> None:
+    """Where a service is called perfkit, Kubernetes names its address so."""
+    names = ["PERFKIT_SERVICE_HOST", "PERFKIT_PORT_80_TCP_ADDR", "PERFKIT_HUB_SERVICE_PORT_HTTP"]
+
+    assert list_unknown(dict.fromkeys(names, "x")) == []
+
+
+def test_many_unknown_variables_are_counted() -> None:
+    """However full the environment is, what is said of it stays short."""
+    lines = list_unknown({f"PERFKIT_X{number}": "" for number in range(30)})
+
+    assert len(lines) == 6
+    assert lines[-1] == "25 more PERFKIT_... variables are no settings"
+
+
+def test_unknown_variable_is_said_once_by_every_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that does nothing is not passed over in silence; the command goes on."""
+    monkeypatch.setenv("PERFKIT_RUN_FOLDER", "/srv")
+
+    code = main(["explain"])
+
+    assert code == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: PERFKIT_RUN_FOLDER: unknown setting; did you mean PERFKIT_RUNS_FOLDER?"
+    ]
+
+
+def test_check_finds_unknown_variables(
+    user_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` tells of variables as it does of files, and not twice."""
+    monkeypatch.setenv("PERFKIT_RUN_FOLDER", "/srv")
+
+    code = main(["config", "check"])
+
+    out, said = capsys.readouterr()
+    assert code == 2
+    assert out.splitlines()[-1].startswith("error: PERFKIT_RUN_FOLDER: unknown setting; did you")
+    assert said == ""
 
 
 def test_relative_config_home_is_no_place() -> None:

@@ -117,11 +117,20 @@ def test_demo_answers_without_a_fault(start: Start, front: str) -> None:
     assert (before["failed_count"], before["answers_per_second"] > 20) == (0, True)
 
 
-@pytest.mark.parametrize("front", FRONTS)
-def test_demo_survives_foreign_bytes(start: Start, front: str) -> None:
+@pytest.fixture(scope="module", params=FRONTS)
+def healthy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """The state of a demo of each front without a fault, which tests look at and leave as it is."""
+    arguments = ("--front", request.param, "--fault", "none", "--seconds", "60")
+    demo = Running(tmp_path_factory.mktemp("healthy"), arguments)
+    yield demo.wait_for("healthy")
+    demo.end(signal.SIGTERM)
+
+
+def test_demo_survives_foreign_bytes(healthy: dict[str, Any]) -> None:
     """A client that sends no HTTP is dropped, and the others are answered on."""
-    demo = start("--front", front, "--fault", "none", "--seconds", "60")
-    port = demo.wait_for("healthy")["service_port"]
+    port = healthy["service_port"]
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(b"\x16\x03\x01" + b"\xff" * 40_000)
         client.shutdown(socket.SHUT_WR)
@@ -129,6 +138,11 @@ def test_demo_survives_foreign_bytes(start: Start, front: str) -> None:
     status = ask(port, b"{}")
 
     assert (dropped, status) == (True, b"HTTP/1.1 400 Bad Request")
+
+
+def test_demo_service_is_not_above_its_load_or_shards(healthy: dict[str, Any]) -> None:
+    """The service's tree is the service alone: shards and load are beside it."""
+    assert psutil.Process(healthy["service_pid"]).children(recursive=True) == []
 
 
 def receive_all(client: socket.socket) -> bytes:
@@ -148,14 +162,6 @@ def ask(port: int, body: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(head + body)
         return client.recv(4096).partition(b"\r\n")[0]
-
-
-def test_demo_service_is_not_above_its_load_or_shards(start: Start) -> None:
-    """The service's tree is the service alone: shards and load are beside it."""
-    demo = start("--fault", "none", "--seconds", "60")
-    fields = demo.wait_for("healthy")
-
-    assert psutil.Process(fields["service_pid"]).children(recursive=True) == []
 
 
 @pytest.mark.slow

@@ -67,6 +67,17 @@ def test_terminal_report_is_never_wider_than_the_terminal(state: str, width: int
     assert [line for line in lines if len(line) > width] == []
 
 
+@pytest.mark.parametrize("width", [40, 48, 60, 80])
+def test_address_in_a_title_is_never_cut(width: int) -> None:
+    """On the narrowest screen the peer is read whole, and how sure it is stands below."""
+    text = render("terminal", STATES["tie"], width=width)
+
+    assert re.search(r"^ CRIT  127\.0\.0\.1:40123", text, re.M)
+    assert "confidence medium 0.60" in text
+    prose = [line for line in text.splitlines() if "perfkit report" not in line]
+    assert max(map(len, prose)) <= width
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_terminal_report_fits_the_first_screen(state: str) -> None:
     """On 80 x 24 the whole report is seen at once."""

@@ -23,6 +23,7 @@ FLOOR = (
     "discover",
     "findings",
     "histogram",
+    "losses",
     "stacks",
 )
 # A layer may import itself and these.

@@ -108,5 +108,7 @@ def test_target_that_died_before_the_window_is_an_error(spawn: Spawn) -> None:
     child.kill()
     child.wait()
 
-    with pytest.raises(TargetError, match="exited before anything was measured"):
+    with pytest.raises(TargetError, match="exited before anything was measured") as caught:
         loop.run(Host(), target, [], 1.0, stop=threading.Event())
+
+    assert caught.value.fix.startswith("name a process that lives on")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 import pytest
 from msgspec import Struct
 
-from perfkit.agent.record import RecordOptions, record
 from perfkit.analysis.align import align
 from perfkit.analysis.analyse import analyse
 from perfkit.analysis.requests import read_requests
 from perfkit.codec import decode
 from perfkit.model import Capture
 
-Spawn = Callable[..., "subprocess.Popen[str]"]
+AGENT = (sys.executable, "-c", "from perfkit.agent.command import start; start()")
 pytestmark = pytest.mark.system
 WINDOW_S = 4.0
 
@@ -66,7 +67,7 @@ sys.stdin.readline()
 # Asks again and again on connections that stay, or on a new one for each question.
 CLIENT = """
 import socket, sys, threading, time
-port, kept, per_second = int(sys.argv[1]), sys.argv[2] == "kept", float(sys.argv[3])
+port, kept, per_second = int(sys.stdin.readline()), sys.argv[1] == "kept", 90
 
 def ask(pause_s):
     with socket.create_connection(("127.0.0.1", port)) as server:
@@ -95,67 +96,100 @@ class Served(Struct, frozen=True):
     answers: dict[int, int]
 
 
-def _numbers(child: subprocess.Popen[str]) -> list[int]:
-    return [int(word) for word in child.first_line.split()]  # type: ignore[attr-defined]
-
-
-def _serve(spawn: Spawn, kind: str, named: Callable[[int, list[int]], int]) -> Served:
-    """Records one process of a prefork server, with what is below it, while it answers."""
-    server = spawn(PREFORK)
-    port, parent, *workers = _numbers(server)
-    spawn(CLIENT, str(port), kind, "90")
-    time.sleep(0.5)
-    options = RecordOptions(
-        pid=named(parent, workers), only_pid=True, seconds=WINDOW_S, probe=False
+def _start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    capture = decode(record(options))
-    return Served(capture, dict(_notes(server, capture, len(workers))))
 
 
-def _notes(
-    server: subprocess.Popen[str], capture: Capture, count: int
-) -> Iterator[tuple[int, int]]:
-    assert server.stdin is not None and server.stdout is not None
-    server.stdin.write("\n")
-    server.stdin.flush()
+def _serve(kind: str, places: tuple[int, ...]) -> list[Served]:
+    """Records processes of a prefork server, each with what is below it, while it answers.
+
+    Of `places`, 0 is the parent and the others are its workers; all are recorded side by side.
+    """
+    with _start(PREFORK) as server, _start(CLIENT, kind) as client:
+        assert server.stdin and server.stdout and client.stdin and client.stdout
+        port, *pids = (int(word) for word in server.stdout.readline().split())
+        client.stdin.write(f"{port}\n")
+        client.stdin.flush()
+        client.stdout.readline()
+        time.sleep(0.5)
+        with ThreadPoolExecutor(len(places)) as pool:
+            captures = list(pool.map(_record, [pids[place] for place in places]))
+        server.stdin.write("\n")
+        server.stdin.flush()
+        notes = dict(_read_notes(server.stdout) for _ in pids[1:])
+    return [Served(one, _count(notes, one)) for one in captures]
+
+
+def _record(pid: int) -> Capture:
+    """A window of one process and its descendants, by an agent of its own."""
+    words = ("record", "--pid", str(pid), "--only-pid", "--seconds", str(WINDOW_S), "--no-probe")
+    return decode(subprocess.run([*AGENT, *words], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _read_notes(out: IO[str]) -> tuple[int, list[int]]:
+    pid, notes = out.readline().split(None, 1)
+    out.readline()
+    return int(pid), json.loads(notes)
+
+
+def _count(notes: dict[int, list[int]], capture: Capture) -> dict[int, int]:
     clock = capture.header.clock
-    for _ in range(count):
-        pid, notes = server.stdout.readline().split(None, 1)
-        server.stdout.readline()
-        instants = json.loads(notes)
-        yield int(pid), sum(clock.start_ns <= at < clock.end_ns for at in instants)
+    return {
+        pid: sum(clock.start_ns <= at < clock.end_ns for at in instants)
+        for pid, instants in notes.items()
+    }
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_worker_is_credited_with_its_own_requests_only(spawn: Spawn, place: int) -> None:
+@pytest.fixture(scope="module")
+def kept() -> list[Served]:
+    """The parent and each worker while questions come on connections that stay."""
+    return _serve("kept", (0, 1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def brief() -> list[Served]:
+    """The parent and one worker while each question comes on a connection of its own."""
+    return _serve("brief", (0, 1))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_worker_is_credited_with_its_own_requests_only(kept: list[Served], place: int) -> None:
     """Of a listening socket that three share, one worker's answers are those that it noted."""
-    served = _serve(spawn, "kept", lambda _, workers: workers[place])
+    served = kept[place]
 
     told = read_requests(align(served.capture)).answer_count
     pid = served.capture.header.target.main_pid
     assert told == pytest.approx(served.answers[pid], rel=0.10), served.answers
 
 
-def test_a_parent_is_credited_with_the_requests_of_its_children(spawn: Spawn) -> None:
+def test_a_parent_is_credited_with_the_requests_of_its_children(kept: list[Served]) -> None:
     """With --only-pid the parent is looked at with all of its descendants."""
-    served = _serve(spawn, "kept", lambda parent, _: parent)
+    served = kept[0]
 
     told = read_requests(align(served.capture)).answer_count
     assert len(served.capture.header.target.processes) == 4
     assert told == pytest.approx(sum(served.answers.values()), rel=0.10), served.answers
 
 
-def test_short_connections_of_a_parent_count_whole(spawn: Spawn) -> None:
+def test_short_connections_of_a_parent_count_whole(brief: list[Served]) -> None:
     """Where all who listen are looked at, connections that lived for one request are counted."""
-    served = _serve(spawn, "brief", lambda parent, _: parent)
+    served = brief[0]
 
     told = read_requests(align(served.capture)).answer_count
     assert told == pytest.approx(sum(served.answers.values()), rel=0.10), served.answers
 
 
-def test_short_connections_at_a_shared_socket_are_said_not_to_be_counted(spawn: Spawn) -> None:
+def test_short_connections_at_a_shared_socket_are_said_not_to_be_counted(
+    brief: list[Served],
+) -> None:
     """Whose they were is not known: none is credited to the one worker, and the report says so."""
-    served = _serve(spawn, "brief", lambda _, workers: workers[0])
+    served = brief[1]
 
     told = read_requests(align(served.capture)).answer_count
     port = served.capture.header.target.listening[0].rpartition(":")[2]

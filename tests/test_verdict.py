@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from reports import GIL, SLOW_PEER
 from simulate import MS, RUNNING, WAIT_FOR_CPU, Step, make_capture, make_table, simulate_rows
 from test_requests import Load
 from test_saturation import EPOLL, world
@@ -15,7 +16,7 @@ from test_saturation import START_NS as LOAD_START_NS
 from perfkit.analysis import analyse
 from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import build_case
-from perfkit.analysis.correlate import give_verdict
+from perfkit.analysis.correlate import _rank, give_verdict
 from perfkit.findings import Report
 from perfkit.report.words import next_commands, word_load
 
@@ -105,6 +106,50 @@ def test_requests_that_nobody_reads_are_never_called_healthy(
     verdict = give_verdict(dataclasses.replace(case, requests=requests), [])
 
     assert verdict.state == state, verdict
+
+
+@pytest.mark.parametrize(
+    ("tie_with", "text"),
+    [
+        ((), "It is slow"),
+        (("network_latency",), "It is slow (tied with network_latency)"),
+        (("gil_contention",), "It is slow (gil_contention is about as large)"),
+        (
+            ("network_latency", "gil_contention"),
+            "It is slow (tied with network_latency; gil_contention is about as large)",
+        ),
+    ],
+)
+def test_verdict_calls_a_tie_only_what_cannot_be_told_apart(
+    tie_with: tuple[str, ...], text: str
+) -> None:
+    """Two proven causes of like size are two causes, and no tie."""
+    case = build_case(world(Load(20, 80), [Step(RUNNING, 2 * MS), Step(EPOLL, 8 * MS)]).capture())
+
+    verdict = give_verdict(case, [replace(SLOW_PEER, title="It is slow", tie_with=tie_with), GIL])
+
+    assert verdict.text == text
+
+
+@pytest.mark.parametrize(
+    ("change", "tied"),
+    [
+        ({}, ("gil_contention",)),
+        ({"share_low": 0.05, "share_high": 0.1}, ()),
+        ({"share_of": "excess"}, ()),
+        ({"share_ledger": "threads"}, ()),
+    ],
+)
+def test_sizes_are_held_against_each_other_only_as_parts_of_one_whole(
+    change: dict[str, object], tied: tuple[str, ...]
+) -> None:
+    """Shares are alike where their intervals overlap, and are shares of the same time."""
+    like = {"share": 0.62, "share_low": 0.55, "share_high": 0.68, "share_ledger": "requests"}
+    first = replace(SLOW_PEER, tie_with=(), **like)
+
+    ranked = _rank([first, replace(GIL, tie_with=(), **{**like, **change})])
+
+    assert next(one for one in ranked if one.id == first.id).tie_with == tied
 
 
 @pytest.mark.parametrize(("born", "state"), [(60, "insufficient"), (5, "healthy")])

@@ -18,6 +18,8 @@ from perfkit.errors import PerfkitError, RunError, UsageError
 PROGRAM = "perfkit-agent"
 STDOUT = "-"
 INTERRUPTED = 130
+_REPORT_FIX = f"report this line, with what was run and what {PROGRAM} --version prints"
+_WRITE_FIX = "name a file in a folder that is there and may be written, on a disk with room"
 
 
 def start() -> NoReturn:
@@ -33,9 +35,12 @@ def start() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Carries out one command line and gives its exit code."""
-    wanted: argparse.Namespace | None = None
     try:
         wanted = _parse(arguments)
+    except UsageError as error:
+        # In words to the other end, too: an older perfkit knows no more of a later one's messages.
+        return _tell(error, is_attached=False)
+    try:
         code: int = wanted.run(wanted)
         return code
     except KeyboardInterrupt:
@@ -43,14 +48,15 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return INTERRUPTED
     except PerfkitError as error:
-        return _tell(error, wanted)
+        return _tell(error, wanted.attached)
     except Exception as error:
-        return _tell(PerfkitError(f"unexpected {type(error).__name__}: {error}"), wanted)
+        what = f"unexpected {type(error).__name__}: {error}"
+        return _tell(PerfkitError(what, fix=_REPORT_FIX), wanted.attached)
 
 
-def _tell(error: PerfkitError, wanted: argparse.Namespace | None) -> int:
+def _tell(error: PerfkitError, is_attached: bool) -> int:
     """One line for the error and one for its fix, or one for the program at the other end."""
-    if getattr(wanted, "attached", False):
+    if is_attached:
         from perfkit.agent.attached import refuse
 
         refuse(error)
@@ -63,10 +69,15 @@ def _tell(error: PerfkitError, wanted: argparse.Namespace | None) -> int:
     return error.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Words what is wrong with a command line as everything else that is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, fix=f"{self.prog} --help")
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        PROGRAM, description="Records captures of this host, for perfkit elsewhere."
-    )
+    parser = _Parser(PROGRAM, description="Records captures of this host, for perfkit elsewhere.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     record = commands.add_parser("record", help="sample this host and write the capture")
@@ -163,7 +174,8 @@ def _write(raw: bytes, name: str) -> None:
             out.write(raw)
         os.replace(draft, name)  # noqa: PTH105 (no Path is at hand)
     except OSError as error:
-        raise RunError(f"cannot write {name}: {(error.strerror or str(error)).lower()}") from error
+        what = f"cannot write {name}: {(error.strerror or str(error)).lower()}"
+        raise RunError(what, fix=_WRITE_FIX) from error
 
 
 def _examine(wanted: argparse.Namespace) -> int:

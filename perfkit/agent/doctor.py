@@ -7,11 +7,10 @@ as it would in a capture. Nothing is kept but how each of them fared.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from perfkit.agent.loop import Problem, attempt, run, to_status
 from perfkit.agent.machine import read_host_name
 from perfkit.agent.target import resolve
 from perfkit.host import Host
+from perfkit.losses import list_losses
 from perfkit.model import Collector, Rate, Status, Target
 
 TRY_S = 1.2
@@ -32,9 +32,6 @@ IDLE_INTERVAL_S = 0.2
 OWN_WORDS = "a process of its own, since no service can be seen; --pid N tries it on yours"
 SCHEMA = "perfkit.doctor/1"
 PACKAGE = "perfkit.collectors"
-# Said by samplers that see less than they could; see the remarks of threads and sockets.
-_REMARKS = re.compile(r"; (?![^(]*\))")
-_LESS_WORDS = ("refused", "grant CAP", "not permitted", "denied", "are unknown")
 
 Place = Literal["bare metal", "systemd", "docker", "kubernetes"]
 
@@ -60,14 +57,18 @@ class Examination(Struct, frozen=True):
     checks: tuple[Check, ...]
 
 
-def examine(pid: int | None, host: Host | None = None) -> Examination:
+def examine(
+    pid: int | None, host: Host | None = None, begin: Callable[[], None] = lambda: None
+) -> Examination:
     """Tries every source on a process, else the busiest service, else a process of our own.
 
+    `begin` is called once it is known what they are tried on.
     Raises: `TargetError` where the pid is no process.
     """
     host = host or Host()
     collectors, missing = load_collectors()
     with choosing(host, pid) as (target, words):
+        begin()
         recording = run(host, target, collectors, TRY_S, stop=threading.Event())
     closed = [] if words != OWN_WORDS else check_closed(host)
     return Examination(
@@ -145,8 +146,7 @@ def to_checks(statuses: tuple[Status, ...], rates: tuple[Rate, ...]) -> Iterator
     """One line of the table each; what a sampler could not see is told in its remark."""
     for status in sorted(statuses, key=lambda one: one.collector):
         remarks = [rate.note for rate in rates if rate.sampler == status.collector]
-        parts = [part for note in remarks for part in _REMARKS.split(note)]
-        less = [part for part in parts if any(words in part for words in _LESS_WORDS)]
+        less = [part for note in remarks for part in list_losses(note)]
         if status.state != "ok":
             yield Check(status.collector, "lost", status.reason, status.grant)
         elif less:

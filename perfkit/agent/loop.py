@@ -30,6 +30,7 @@ CHECK_INTERVAL_S = 0.5
 JITTER_RATIO = 0.2
 LAST_POLL_RATIO = 0.25
 REASON_LIMIT = 500
+_GONE_FIX = "name a process that lives on, e.g. its parent, or the one that started in its place"
 
 
 class Progress(Struct, frozen=True):
@@ -239,7 +240,8 @@ def run(
     follower = Follower(host, target) if target.kind != "host" else None
     if follower is not None and not follower.is_alive():
         follower.close()
-        raise TargetError(f"process {target.main_pid} exited before anything was measured")
+        what = f"process {target.main_pid} exited before anything was measured"
+        raise TargetError(what, fix=_GONE_FIX)
     for source in sources:
         source.thread.start()
     _await((source.opened for source in sources), OPEN_LIMIT_S)

@@ -36,6 +36,7 @@ from perfkit.findings import (
     TargetSummary,
     Window,
 )
+from perfkit.losses import list_losses, to_skip
 from perfkit.model import Capture, Header, word_place
 from perfkit.units import to_percent
 
@@ -108,6 +109,9 @@ def _refused(header: Header) -> list[Skip]:
         Skip(status.collector, status.reason, status.grant)
         for status in header.statuses
         if status.state != "ok"
+    ]
+    refused += [
+        to_skip(rate.sampler, remark) for rate in header.rates for remark in list_losses(rate.note)
     ]
     if ports := header.target.shared_ports:
         named = ", ".join(map(str, ports[:PORTS_NAMED]))

@@ -125,6 +125,7 @@ def _ties(finding: Finding, ranked: list[Finding]) -> tuple[str, ...]:
         other.id
         for other in ranked
         if other is not finding
+        and (other.share_of, other.share_ledger) == (finding.share_of, finding.share_ledger)
         and other.share_low <= finding.share_high
         and finding.share_low <= other.share_high
     )
@@ -148,8 +149,7 @@ def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
     if lacking:
         return Verdict("insufficient", lacking)
     if findings:
-        tied = f" (tied with {', '.join(findings[0].tie_with)})" if findings[0].tie_with else ""
-        return Verdict("cause", f"{findings[0].title}{tied}")
+        return Verdict("cause", f"{findings[0].title}{_word_ties(findings)}")
     symptom = _symptom(case)
     if symptom:
         return Verdict("unexplained", symptom)
@@ -160,6 +160,17 @@ def give_verdict(case: Case, findings: list[Finding]) -> Verdict:
         return Verdict("unexplained", waste)
     text = _composition(case) if case.said_slow else _nothing_unusual(case)
     return Verdict("unexplained" if case.said_slow else "healthy", f"{text}{_ending(case)}")
+
+
+def _word_ties(findings: list[Finding]) -> str:
+    """A tie is what cannot be told apart; what is proven too, and as large, is only said to be."""
+    proven = {finding.id for finding in findings}
+    tied = [name for name in findings[0].tie_with if name not in proven]
+    alike = [name for name in findings[0].tie_with if name in proven]
+    parts = [f"tied with {', '.join(tied)}"] if tied else []
+    if alike:
+        parts.append(f"{', '.join(alike)} {'is' if len(alike) == 1 else 'are'} about as large")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _nothing_unusual(case: Case) -> str:

@@ -65,6 +65,14 @@ def to_report(raw: bytes, run: str, judging: Judging) -> Report:
     return replace(report, run=run)
 
 
+def keep_verdict(report: Report, raw: bytes) -> None:
+    """Keeps what a saved run came to, for the list of runs."""
+    from perfkit.store.runs import find_folder
+    from perfkit.store.verdicts import keep_verdict as keep
+
+    keep(report, find_folder(), len(raw))
+
+
 def to_subject(raw: bytes, run: str, view: View, judging: Judging) -> Report | Profile:
     """What the format shows of a capture. Raises: `PerfkitError` where the capture lacks it."""
     if find_exporter(view.format).of == "report":

@@ -73,7 +73,7 @@ def _list_paths() -> list[str]:
 
 def _check() -> tuple[list[str], list[str]]:
     """A line for each file that is right, and one for each thing that is wrong."""
-    from perfkit.config import find_files, load_config, read_file
+    from perfkit.config import find_files, list_unknown, load_config, read_file
 
     right, problems = [], []
     for path in find_files():
@@ -89,7 +89,7 @@ def _check() -> tuple[list[str], list[str]]:
             load_config()
         except ConfigError as error:
             problems.append(f"error: {error.what}")
-    return right, problems
+    return right, [*problems, *(f"error: {one}" for one in list_unknown())]
 
 
 COMMAND = Command(

@@ -65,7 +65,15 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
     --pid, the busiest service with connections is looked at.
     The run is kept (perfkit runs). Ctrl-C stops early and reports what there is.
     """
-    from perfkit.cli._show import TERMINAL, Judging, View, read_references, show, to_report
+    from perfkit.cli._show import (
+        TERMINAL,
+        Judging,
+        View,
+        keep_verdict,
+        read_references,
+        show,
+        to_report,
+    )
     from perfkit.codec import decode
 
     check_judged(seconds)
@@ -77,6 +85,7 @@ def diagnose(  # noqa: PLR0917 (typer makes the arguments into options)
         raw = sample(Sampling(target, pid, only_pid, seconds, not no_probe, quiet), stop)
         run = keep(raw, decode(raw).header)
         report = to_report(raw, run, judging)
+        keep_verdict(report, raw)
         show(report, View("json" if json else TERMINAL, None, colour, verbose))
     return _codes.INTERRUPTED if stop.is_set() else judge(report, strict, fail_on)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,9 +46,14 @@ def doctor(
     from perfkit.agent.doctor import TRY_S
 
     with showing_progress(quiet) as progress:
-        progress.start(f"trying every source for {TRY_S:g} s")
+        tried = f"every source for {TRY_S:g} s"
         try:
-            found = _examine_here(pid) if target == THIS_HOST else _ask(target, pid)
+            if target == THIS_HOST:
+                # Nothing is tried on a process that is not there.
+                found = _examine_here(pid, lambda: progress.start(f"trying {tried}"))
+            else:
+                progress.start(f"asking {target} to try {tried}")
+                found = _ask(target, pid)
         except TargetError as error:
             fix = f"perfkit doctor {target}   (tries it on the busiest serving process)"
             raise TargetError(error.what, fix=fix) from error
@@ -60,13 +66,13 @@ def doctor(
     return _codes.INCOMPLETE if any(one.state != "ok" for one in found.checks) else 0
 
 
-def _examine_here(pid: int | None) -> Examination:
+def _examine_here(pid: int | None, begin: Callable[[], None]) -> Examination:
     """This host, and what else a command on it needs."""
     from msgspec.structs import replace
 
     from perfkit.agent.doctor import examine
 
-    found = examine(pid)
+    found = examine(pid, begin=begin)
     return replace(found, checks=(*found.checks, *_check_place()))
 
 

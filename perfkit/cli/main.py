@@ -12,12 +12,14 @@ from perfkit import __version__, discover
 from perfkit.cli import _codes
 from perfkit.cli._catalog import PACKAGE, Entry, read_catalog
 from perfkit.cli._command import Command
-from perfkit.cli._screen import print_error, write_out
+from perfkit.cli._screen import print_error, tell, write_out
 from perfkit.errors import PerfkitError, UsageError
 
 PROGRAM = "perfkit"
 COMPLETION_VARIABLE = "_PERFKIT_COMPLETE"
 DEBUG = "--debug"
+CONFIG_CHECK = ["config", "check"]
+_VALUE_ERROR = "Value error, "
 # What only readers of captures need; agent hosts go without (the extra `cli`).
 READER_MODULES = ("typer", "rich", "numpy")
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
             return _codes.INTERRUPTED
         if wants_debug:
             raise
-        ours = _to_ours(error)
+        ours = _to_ours(error, arguments)
         print_error(ours)
         return ours.exit_code
 
@@ -65,9 +67,19 @@ def _dispatch(arguments: list[str]) -> int:
     commands: dict[str, Command] = discover.load_all(PACKAGE, "COMMAND")
     for command in commands.values():
         app.command(command.name, short_help=command.summary)(command.run)
+    if not is_completing and arguments[:1] != ["completion"] and arguments[:2] != CONFIG_CHECK:
+        _warn_of_settings()
     program: Any = typer.main.get_command(app)
     code = program(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _warn_of_settings() -> None:
+    """Says of variables that look like settings that they are none, once for each command."""
+    from perfkit.config import list_unknown
+
+    for line in list_unknown():
+        tell(f"warning: {line}")
 
 
 def _no_command() -> None:
@@ -87,7 +99,7 @@ def _help(ranked: list[Entry]) -> str:
     return "\n".join([*lines, "", options])
 
 
-def _to_ours(error: Exception) -> PerfkitError:
+def _to_ours(error: Exception, arguments: Sequence[str]) -> PerfkitError:
     """Any exception as one that can be printed in a line."""
     if isinstance(error, PerfkitError):
         return error
@@ -99,13 +111,20 @@ def _to_ours(error: Exception) -> PerfkitError:
     format_message = getattr(error, "format_message", None)
     if format_message is not None:
         # typer's own errors; which classes they are has changed from version to version.
-        return UsageError(" ".join(str(format_message()).split()), fix=_help_of(error))
+        what = " ".join(str(format_message()).split()).replace(_VALUE_ERROR, "")
+        return UsageError(what, fix=_help_of(error, arguments))
     return PerfkitError(
         f"unexpected {type(error).__name__}: {error}",
         fix="run it again with --debug and report what it prints",
     )
 
 
-def _help_of(error: Exception) -> str:
-    path = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
-    return f"{path} --help"
+def _help_of(error: Exception, arguments: Sequence[str]) -> str:
+    path = getattr(getattr(error, "ctx", None), "command_path", "")
+    # Some errors of typer do not say in which command they came up.
+    named = arguments[0] if not path and arguments and arguments[0] in _list_commands() else ""
+    return " ".join(filter(None, [path or PROGRAM, named, "--help"]))
+
+
+def _list_commands() -> list[str]:
+    return [entry.name for entry in read_catalog()]

@@ -44,8 +44,17 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
     verbose: VerboseOption = False,
 ) -> int:
     """Show a saved run again: analyse its capture and write the report in any format."""
-    from perfkit.cli._show import Judging, View, find_exporter, read_references, show, to_subject
+    from perfkit.cli._show import (
+        Judging,
+        View,
+        find_exporter,
+        keep_verdict,
+        read_references,
+        show,
+        to_subject,
+    )
     from perfkit.errors import CaptureError
+    from perfkit.findings import Report
     from perfkit.store.runs import find_folder, read_run
 
     find_exporter(to)
@@ -57,6 +66,9 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
         subject = to_subject(raw, name, view, Judging(slow, references))
     except CaptureError as error:
         raise CaptureError(f"{name or run}: {error.what}", fix="perfkit runs") from error
+    # What was said of it is not overwritten by what only this reader asked.
+    if isinstance(subject, Report) and not slow and not references:
+        keep_verdict(subject, raw)
     show(subject, view)
     return 0
 

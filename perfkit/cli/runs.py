@@ -11,8 +11,10 @@ import typer
 
 from perfkit.cli._command import Command
 from perfkit.cli._complete import list_runs
-from perfkit.cli._screen import write_out
+from perfkit.cli._screen import find_width, write_out
 from perfkit.errors import UsageError
+
+LISTED = 50
 
 
 class Action(StrEnum):
@@ -35,9 +37,14 @@ def runs(
             autocompletion=list_runs,
         ),
     ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help=f"List all, not only the newest {LISTED}.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> int:
     """List, show, pin and delete saved runs.
 
+    The list says of each when it began (local time), what was looked at, and what its report said.
     The oldest runs make room for new ones once they exceed runs.limit_mib (perfkit config);
     pinned ones stay.
     """
@@ -47,7 +54,9 @@ def runs(
     if action is Action.LIST:
         if run:
             raise UsageError("perfkit runs list takes no RUN", fix=f"perfkit runs show {run}")
-        lines = _list(folder)
+        lines = _list(folder, everything, json)
+    elif json or everything:
+        raise UsageError("--json and --all are for the list of runs", fix="perfkit runs --json")
     elif not run:
         raise UsageError(f"perfkit runs {action} needs a RUN", fix=f"perfkit runs {action} last")
     else:
@@ -56,26 +65,31 @@ def runs(
     return 0
 
 
-def _list(folder: Path) -> list[str]:
+def _list(folder: Path, everything: bool, json: bool) -> list[str]:
+    import msgspec
+
+    from perfkit.cli._listing import to_document, to_lines
     from perfkit.report.escape import to_printable
+    from perfkit.store.entries import read_entry
     from perfkit.store.runs import list_runs
-    from perfkit.units import to_text
 
     found = list_runs(folder)
-    column = max((len(run.id) for run in found), default=0)
-    lines = [
-        f"{to_printable(run.id).ljust(column)}  {to_text(run.size_bytes, 'bytes'):>8}"
-        + ("  pinned" if run.is_pinned else "")
-        for run in found
-    ]
+    shown = found if everything else found[:LISTED]
+    entries = [read_entry(run) for run in shown]
+    if json:
+        document = to_document(entries, len(found) - len(shown), folder)
+        return [msgspec.json.encode(document).decode()]
+    lines = to_lines(entries, len(found) - len(shown), find_width())
     return lines or [f"no runs in {to_printable(str(folder))}"]
 
 
 def _show(name: str, folder: Path) -> list[str]:
+    from perfkit.cli._listing import word_kept
     from perfkit.codec import decode
     from perfkit.report.escape import to_printable
     from perfkit.store.files import read_file
     from perfkit.store.runs import find_run
+    from perfkit.store.verdicts import read_verdict
     from perfkit.units import to_duration, to_text
 
     run = find_run(name, folder)
@@ -89,6 +103,7 @@ def _show(name: str, folder: Path) -> list[str]:
         ("host", ", ".join(filter(None, hardware))),
         ("target", f"{target.kind} {target.name} (pid {target.main_pid}), {target.chosen_by}"),
         ("window", f"{to_duration(length_s)} {header.interrupted}".strip()),
+        ("verdict", word_kept(read_verdict(run))),
         ("perfkit", header.perfkit_version),
         *((one.collector, f"{one.state} {one.reason}".strip()) for one in header.statuses),
     )

@@ -182,19 +182,29 @@ def _title(finding: Finding, width: int, line_limit: int) -> list[Line]:
     sure = f"  confidence {confidence}"
     room = width - SEVERITY_COLUMN - len(sure)
     title = words.word_title(finding)
+    severity = Span(f" {finding.severity.upper()} ", finding.severity)
+    if cell_len(title.split(" ")[0]) > room:
+        # An address is never cut for the sake of the confidence, which gets a line of its own.
+        first, *more = wrap(title, width - SEVERITY_COLUMN, line_limit)
+        head: Line = (severity, Span(" "), Span(first, "bold"))
+        last: Line = (Span(" " * SEVERITY_COLUMN + "confidence ", "dim"), Span(confidence))
+        return [head, *_continue(more), last]
     first, *_ = wrap(title, room, 1 if line_limit == 1 else 0)
     # Only the first line has the confidence beside it.
     rest = title[len(first) :].strip() if line_limit != 1 else ""
     more = wrap(rest, width - SEVERITY_COLUMN, max(0, line_limit - 1)) if rest else []
-    severity = Span(f" {finding.severity.upper()} ", finding.severity)
-    head: Line = (
+    head = (
         severity,
         Span(" "),
         Span(pad(first, room), "bold"),
         Span("  confidence ", "dim"),
         Span(confidence),
     )
-    return [head, *((Span(" " * SEVERITY_COLUMN), Span(line, "bold")) for line in more)]
+    return [head, *_continue(more)]
+
+
+def _continue(lines: list[str]) -> list[Line]:
+    return [(Span(" " * SEVERITY_COLUMN), Span(line, "bold")) for line in lines]
 
 
 def _others(report: Report, width: int, detail: Detail) -> list[Line]:

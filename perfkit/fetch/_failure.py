@@ -17,6 +17,8 @@ from perfkit.fetch._inbox import Inbox, Journal
 from perfkit.units import to_text
 
 NOT_EXECUTABLE, NOT_FOUND, SSH_FAILED, USAGE = 126, 127, 255, 2
+# What agents say, those of earlier versions and of this one, to a command line that is none.
+_USAGE_WORDS = ("usage: ", "perfkit-agent --help")
 
 
 class Failure(Struct, frozen=True):
@@ -97,7 +99,7 @@ def _word_shell(failure: Failure, after: str) -> tuple[str, str]:
         return words, f"allow it without a password, in sudoers: USER ALL=(root) NOPASSWD: {agent}"
     if failure.code == NOT_EXECUTABLE:
         return f"{agent} cannot be run on {host}{after}", f"check its rights on {host}"
-    if failure.code == USAGE and "usage: " in said:
+    if failure.code == USAGE and any(words in said for words in _USAGE_WORDS):
         words = f"perfkit-agent on {host} is another version and does not know what was asked"
         return words, f"install perfkit {__version__} on {host}"
     words = f"what ran on {host} is no perfkit-agent (exit code {failure.code}){after}"

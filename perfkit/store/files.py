@@ -6,10 +6,11 @@ import errno
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from perfkit.codec import CAPTURE_LIMIT_BYTES, MAGIC
+from perfkit.codec import CAPTURE_LIMIT_BYTES, MAGIC, PREFIX_BYTES, measure_head
 from perfkit.errors import RunError
 
 DRAFT_PREFIX = ".draft-"
@@ -34,14 +35,14 @@ def write_draft(raw: bytes, folder: Path, mode: int) -> Path:
     return draft
 
 
-def write_file(raw: bytes, path: Path) -> None:
+def write_file(raw: bytes, path: Path, mode: int = 0o666) -> None:
     """Writes a file over what was there; devices and pipes are written to. Raises `RunError`."""
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(raw)
         else:
             place = path.resolve()
-            write_draft(raw, place.parent, mode=0o666).replace(place)
+            write_draft(raw, place.parent, mode).replace(place)
     except OSError as error:
         fix = _SPACE_FIX if error.errno in (errno.ENOSPC, errno.EDQUOT) else _WRITE_FIX
         raise RunError(f"cannot write {path}: {_why(error)}", fix=fix) from error
@@ -49,10 +50,24 @@ def write_file(raw: bytes, path: Path) -> None:
 
 def read_file(path: Path) -> bytes:
     """Reads what may be a capture; of anything else, only its first bytes. Raises `RunError`."""
+    return _read(path, _read_capture)
+
+
+def read_start(path: Path, limit_bytes: int) -> bytes:
+    """Reads a small file of ours, or the beginning of what lies in its place. Raises `RunError`."""
+    return _read(path, lambda file: file.read(limit_bytes))
+
+
+def read_head(path: Path) -> bytes:
+    """Reads what `decode_header` needs of a capture. Raises: `RunError`, `CaptureError`."""
+    return _read(path, _read_head)
+
+
+def _read(path: Path, read: Callable[[IO[bytes]], bytes]) -> bytes:
     try:
         # A pipe that nobody writes to would be waited for without end.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return _read_capture(file)
+            return read(file)
     except OSError as error:
         fix = "read it as its owner or with sudo" if isinstance(error, PermissionError) else _RUNS
         raise RunError(f"cannot read {path}: {_why(error)}", fix=fix) from error
@@ -78,6 +93,11 @@ def check_filled(name: str, raw: bytes) -> None:
 
 def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+def _read_head(file: IO[bytes]) -> bytes:
+    prefix = file.read(PREFIX_BYTES)
+    return prefix + file.read(measure_head(prefix) - len(prefix))
 
 
 def _read_capture(file: IO[bytes]) -> bytes:

@@ -1,6 +1,7 @@
 """Runs on disk: captures under the XDG state folder, written whole or not at all, up to a size.
 
-A run is the file `ID.capture`; an empty `ID.pinned` beside it keeps it from being removed for room.
+A run is the file `ID.capture`; an empty `ID.pinned` beside it keeps it from being removed for room,
+`ID.verdict` is what its report said.
 Several perfkits may use the folder at once: names are claimed by `link`, which never overwrites.
 """
 
@@ -31,7 +32,7 @@ STORE_LIMIT_BYTES = 1 << 30
 HOST_NAME_LIMIT = 24
 NAME_TRY_LIMIT = 100
 STALE_S = 3600.0
-SUFFIX, PIN_SUFFIX = ".capture", ".pinned"
+SUFFIX, PIN_SUFFIX, VERDICT_SUFFIX = ".capture", ".pinned", ".verdict"
 LAST = "last"
 _LIST_FIX = "perfkit runs"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -151,9 +152,10 @@ def _read(name: str, folder: Path) -> tuple[str, bytes]:
 
 
 def delete_run(run: Run) -> None:
-    """Removes a run, pinned or not."""
+    """Removes a run, pinned or not, with all that lies beside it."""
     run.path.unlink(missing_ok=True)
-    run.path.with_name(run.id + PIN_SUFFIX).unlink(missing_ok=True)
+    for suffix in (PIN_SUFFIX, VERDICT_SUFFIX):
+        run.path.with_name(run.id + suffix).unlink(missing_ok=True)
 
 
 def pin_run(run: Run, *, pinned: bool) -> None:
