@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator
 
 import pytest
+from simulate import make_table
 
 from perfkit.agent import probe
 from perfkit.agent.probe import PeerRun, choose_peers, connect_all, parse_address
@@ -101,6 +102,27 @@ def test_read_runs_takes_outgoing_sockets_only() -> None:
     found = probe.read_runs(tables, strings)
 
     assert found == [PeerRun("10.0.0.2:80", 1, 1, 1, 1)]
+
+
+def test_peers_of_brief_connections_are_probed_too() -> None:
+    """What never was polled counts by how many polls its waits would have met."""
+    strings = ["accepted", "outgoing", "a:1", "b:1"]
+    columns = {
+        "role": (1, 1, 1, 0),
+        "peer": (2, 3, 2, 3),
+        "socket_index": (-1, -1, 7, -1),  # the third was polled
+        "last_sent_ms": (120, 524, 9000, 9000),
+        "last_received_ms": (0, 4, 0, 0),
+    }
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for row in rows:
+        row |= {name: strings[row[name]] for name in ("role", "peer")}  # type: ignore[dict-item]
+    tables = {"socket_closed": make_table("socket_closed", rows, strings)}  # type: ignore[arg-type]
+
+    calls = probe.read_calls(tables, strings)
+
+    assert calls == {"a:1": 3, "b:1": 11}
+    assert choose_peers([PeerRun("c:1", 5, 0, 4, 1)], calls) == ("b:1", "c:1", "a:1")
 
 
 def test_connect_to_a_listener_is_timed(listener: socket.socket) -> None:

@@ -28,6 +28,8 @@ PEER_LIMIT = 4
 CONNECTS_PER_PEER = 3
 CONNECT_TIMEOUT_S = 0.3
 ALL_TIMEOUT_S = 0.95
+POLL_MS = 50
+EMPTY: Mapping[str, int] = {}
 _CLONE_NEWNET = 0x40000000
 
 PROBES = TableSchema(
@@ -60,17 +62,20 @@ def run(
 
     Missing: no rows where nothing was waited for, or the target's network cannot be entered.
     """
-    peers = choose_peers(read_runs(tables, strings))
+    peers = choose_peers(read_runs(tables, strings), read_calls(tables, strings))
     path = host.proc / str(target.main_pid) / "ns" / "net"
     return connect_all(os.fspath(path), peers)
 
 
-def choose_peers(runs: Sequence[PeerRun], limit: int = PEER_LIMIT) -> tuple[str, ...]:
+def choose_peers(
+    runs: Sequence[PeerRun], calls: Mapping[str, int] = EMPTY, limit: int = PEER_LIMIT
+) -> tuple[str, ...]:
     """The peers with the most polls in which a socket had sent last, so waited for them.
 
+    `calls` are polls that would have met connections which lived too briefly for one.
     Shape: most waited for first; equal ones by name.
     """
-    polls: Counter[str] = Counter()
+    polls: Counter[str] = Counter(calls)
     for seen in runs:
         has_asked = seen.data_segments_out > 0 and seen.last_sent_ms >= 0
         if has_asked and seen.last_sent_ms < seen.last_received_ms:
@@ -98,6 +103,20 @@ def read_runs(tables: Mapping[str, Table], strings: Sequence[str]) -> list[PeerR
         for index, seen in zip(_values(runs, "socket_index"), facts, strict=True)
         if index in peer_of
     ]
+
+
+def read_calls(tables: Mapping[str, Table], strings: Sequence[str]) -> dict[str, int]:
+    """How many polls would have met the waits of connections that were never polled, by peer."""
+    closed = tables.get("socket_closed")
+    if closed is None:
+        return {}
+    names = ("role", "peer", "socket_index", "last_sent_ms", "last_received_ms")
+    waited_ms: Counter[str] = Counter()
+    rows = zip(*(_values(closed, name) for name in names), strict=True)
+    for role, peer, index, sent_ms, received_ms in rows:
+        if strings[role] == "outgoing" and index < 0:
+            waited_ms[strings[peer]] += max(sent_ms - received_ms, 0)
+    return {peer: -(-total_ms // POLL_MS) for peer, total_ms in waited_ms.items()}
 
 
 def connect_all(namespace_path: str | None, peers: Sequence[str]) -> tuple[Row, ...]:
