@@ -240,6 +240,17 @@ def charge_rest(cpu: CpuByStack, timeline: Timeline) -> CpuByStack:
     return replace(cpu, ns=cpu.ns * factor[cpu.thread])
 
 
+def join_cpu(first: CpuByStack, second: CpuByStack) -> CpuByStack:
+    """The CPU time of two sets of stacks."""
+    return CpuByStack(
+        (*first.frames, *second.frames),
+        np.concatenate([first.thread, second.thread]),
+        np.concatenate([first.slot, second.slot]),
+        np.concatenate([first.stack, second.stack + len(first.frames)]),
+        np.concatenate([first.ns, second.ns]),
+    )
+
+
 def function_times(cpu: CpuByStack, chosen: Masks | None = None) -> list[FunctionTime]:
     """The CPU time of every function, of the chosen entries or of all; most in itself first."""
     stack, ns = (cpu.stack, cpu.ns) if chosen is None else (cpu.stack[chosen], cpu.ns[chosen])
