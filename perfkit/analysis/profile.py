@@ -32,7 +32,7 @@ class ProfileStack(Struct, frozen=True):
     """The CPU time that was spent in one stack, outermost frame first."""
 
     frames: tuple[ProfileFrame, ...]
-    cpu_us: int
+    time_us: int
 
 
 class Profile(Struct, frozen=True):
@@ -45,9 +45,9 @@ class Profile(Struct, frozen=True):
     stacks: tuple[ProfileStack, ...]
 
     @property
-    def cpu_us(self) -> int:
+    def time_us(self) -> int:
         """All CPU time of the service's threads."""
-        return sum(stack.cpu_us for stack in self.stacks)
+        return sum(stack.time_us for stack in self.stacks)
 
 
 def make_profile(capture: Capture, run: str) -> Profile:

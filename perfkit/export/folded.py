@@ -18,7 +18,7 @@ def write(profile: Profile, out: IO[Any], look: Look) -> None:
     """Writes one line for each stack."""
     for stack in profile.stacks:
         frames = ";".join(_name(frame) for frame in stack.frames)
-        out.write(f"{frames} {stack.cpu_us}\n")
+        out.write(f"{frames} {stack.time_us}\n")
 
 
 def _name(frame: ProfileFrame) -> str:

@@ -43,7 +43,7 @@ LEGEND = (
 def write(profile: Profile, out: IO[Any], look: Look) -> None:
     """Writes one document."""
     inner_px = WIDTH_PX - 2 * MARGIN_PX
-    scale = inner_px / max(profile.cpu_us, 1)
+    scale = inner_px / max(profile.time_us, 1)
     boxes = lay_out(profile, LEAST_PX / scale)
     levels = 1 + max((box.level for box in boxes), default=0)
     height_px = HEAD_PX + levels * ROW_PX + FOOT_PX
@@ -62,7 +62,7 @@ def write(profile: Profile, out: IO[Any], look: Look) -> None:
 
 def _head(profile: Profile) -> Iterator[str]:
     title = f"{profile.target} on {profile.host}: CPU time by Python function"
-    used = f"{to_duration(profile.cpu_us / 1e6)} of CPU in {profile.seconds:.1f} s"
+    used = f"{to_duration(profile.time_us / 1e6)} of CPU in {profile.seconds:.1f} s"
     rest = "a function stands on its caller; those under 0.3 % are left out"
     yield (
         f'<text x="{MARGIN_PX}" y="26" font-size="16" font-weight="bold" fill="#1b1f23">'
@@ -81,9 +81,9 @@ def _head(profile: Profile) -> Iterator[str]:
 
 def _draw(box: Box, scale: float, top_px: int, profile: Profile) -> str:
     left_px = MARGIN_PX + box.begin_us * scale
-    width_px = box.cpu_us * scale
-    share = to_percent(box.cpu_us / max(profile.cpu_us, 1))
-    tip = f"{_name(box.frame)}: {to_duration(box.cpu_us / 1e6)}, {share}"
+    width_px = box.time_us * scale
+    share = to_percent(box.time_us / max(profile.time_us, 1))
+    tip = f"{_name(box.frame)}: {to_duration(box.time_us / 1e6)}, {share}"
     shown = (
         f'<rect x="{left_px:.1f}" y="{top_px}" width="{max(width_px - 0.8, 0.5):.1f}" '
         f'height="{ROW_PX - 1}" rx="2" fill="{FILLS[box.frame.origin]}"/>'
