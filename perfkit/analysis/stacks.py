@@ -46,6 +46,8 @@ class Function:
     def words(self) -> str:
         """How reports call it: `module.function (file)`; of native code, `function (object)`."""
         base = self.file.rpartition("/")[2]
+        if self.kind and base.startswith("["):
+            return f"{self.name} {base}"
         if self.kind:
             return f"{self.name} ({base})" if base else self.name
         module = base.removesuffix(".py")
