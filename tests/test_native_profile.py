@@ -26,10 +26,10 @@ EVAL = f"_PyEval_EvalFrameDefault@{PYTHON}"
 Golden = Callable[[Path, str], None]
 
 
-def capture_of(*sources: Native, python: str = "") -> Capture:
-    """A service of one thread that runs half of 4 s, its samples, and one Python stretch."""
+def capture_of(*sources: Native, python: str = "", busy_ms: int = 20) -> Capture:
+    """A service of one thread that runs in 4 s half of them, its samples, one Python stretch."""
     strings: list[str] = []
-    steps = [Step(RUNNING, 20 * MS), Step(NANOSLEEP, 20 * MS)] * 100
+    steps = [Step(RUNNING, busy_ms * MS), Step(NANOSLEEP, (40 - busy_ms) * MS)] * 100
     rows = simulate_rows(steps, tid=100, start_ns=START_NS)
     tables = {"thread_runs": make_table("thread_runs", rows, strings)}
     if python:
@@ -105,6 +105,17 @@ def test_python_stacks_stay_where_the_sampler_saw_too_little() -> None:
     assert list(shares_of(profile)) == ["handle;copy"]
 
 
+def test_samples_never_stand_for_more_than_the_threads_ran() -> None:
+    """Few samples, which weigh more than the thread ran by the counters, are cut to that."""
+    native = Native()
+    for at in range(5):
+        native.add(f"work@{SERVER}", t_ns=START_NS + (100 * at + 145) * MS, weight_ns=40 * MS)
+
+    profile = make_profile(capture_of(native, busy_ms=1), "")
+
+    assert profile.time_us / 1e6 == pytest.approx(0.1, abs=0.02)
+
+
 def test_time_off_the_cpus_is_told_by_where_it_began() -> None:
     """Waits have their lengths, those without a stack too, and open ones are lower bounds."""
     native = Native()
@@ -112,6 +123,7 @@ def test_time_off_the_cpus_is_told_by_where_it_began() -> None:
     native.add(f"spin@{SERVER}", kind="preempted", weight_ns=300 * MS)
     native.add("", kind="off", weight_ns=100 * MS)
     native.add(f"spin@{SERVER}", kind="cpu", weight_ns=900 * MS)
+    native.add("burn@/bin/other", pid=7, tid=7, kind="off", weight_ns=900 * MS)
 
     profile = make_profile(capture_of(native), "", "off-cpu")
 
@@ -126,12 +138,13 @@ def test_time_off_the_cpus_is_told_by_where_it_began() -> None:
 def test_wall_clock_time_has_exact_python_frames() -> None:
     """Frames that were read while the thread stood still are not marked."""
     native = Native("wall")
-    native.add(f"read@{LIBC}<{EVAL}", python="load<handle", weight_ns=100 * MS)
+    native.add(f"read@{LIBC}<{EVAL}", python="load<handle", weight_ns=75 * MS)
+    native.add("", weight_ns=25 * MS)
 
     profile = make_profile(capture_of(native), "", "wall")
 
-    assert shares_of(profile) == {"handle;load;read": 1.0}
-    assert [one.near_us for one in profile.stacks] == [0]
+    assert shares_of(profile) == {"handle;load;read": 0.75, "(on a CPU, or not read)": 0.25}
+    assert [one.near_us for one in profile.stacks] == [0, 0]
 
 
 def test_profile_of_the_host_has_all_processes() -> None:

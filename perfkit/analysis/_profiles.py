@@ -24,8 +24,9 @@ from perfkit.units import to_percent
 
 SERVING, BACKGROUND = "threads that serve requests", "other threads"
 NOT_SEEN = "(not sampled)"
+# The wall-clock sampler reads the stacks of threads that stand still.
+ON_CPU = "(on a CPU, or not read)"
 LEAST_NS = 1000.0
-UNSEEN = Function(NOT_SEEN, "")
 # (group, frames from the outermost on) -> (ns, ns of it whose Python frames are near).
 Key = tuple[str, tuple[Function, ...]]
 Parts = dict[Key, tuple[float, float]]
@@ -59,7 +60,7 @@ def sum_cpu(case: Case) -> Parts:
         # Few samples of a thread that ran a little may stand for more than it ran.
         sums *= min(1.0, whole / max(float(sums.sum()), 1.0)) if samples.frames else 1.0
         _add(found, group, cpu.frames, (sums, sums * near))
-        _add_unseen(found, group, whole - float(sums.sum()))
+        _add_rest(found, (group, NOT_SEEN), whole - float(sums.sum()))
     return found
 
 
@@ -68,12 +69,13 @@ def sum_off_cpu(case: Case) -> Parts:
     samples = read_samples(case.aligned, OFF, PREEMPTED)
     table = case.aligned.table("native_samples")
     wanted = np.array([one in (OFF, PREEMPTED) for one in table.text("kind")], dtype=bool)
-    return _sum_samples(case, samples, table.where(wanted))
+    return _sum_samples(case, samples, table.where(wanted), NOT_SEEN)
 
 
 def sum_wall(case: Case) -> Parts:
     """The time of the service's threads on the wall's clock, running or not."""
-    return _sum_samples(case, read_wall(case.aligned), case.aligned.table("wall_samples"))
+    table = case.aligned.table("wall_samples")
+    return _sum_samples(case, read_wall(case.aligned), table, ON_CPU)
 
 
 def sum_host(case: Case) -> Parts:
@@ -125,8 +127,8 @@ def _word_quality(samples: Samples) -> Iterable[str]:
         yield f"{still} waits were not over at the end: their time is a lower bound."
 
 
-def _sum_samples(case: Case, samples: Samples, table: Frame) -> Parts:
-    """Samples of the service by group; what has no stack is shown as such."""
+def _sum_samples(case: Case, samples: Samples, table: Frame, rest: str) -> Parts:
+    """Samples of the service by group; what has no stack is shown as `rest`."""
     serving = case.serving
     found: Parts = {}
     seen = _are_serving(samples.pid, samples.tid, serving)
@@ -138,7 +140,7 @@ def _sum_samples(case: Case, samples: Samples, table: Frame) -> Parts:
         mine = samples.where(ours & (seen == serves))
         _add(found, group, samples.frames, _weigh(mine))
         whole = float(weights[all_ours & (all_serving == serves)].sum())
-        _add_unseen(found, group, whole - float(mine.weight_ns.sum()))
+        _add_rest(found, (group, rest), whole - float(mine.weight_ns.sum()))
     return found
 
 
@@ -169,9 +171,10 @@ def _add(
             found[key] = (before[0] + ns, before[1] + near_ns)
 
 
-def _add_unseen(found: Parts, group: str, ns: float) -> None:
+def _add_rest(found: Parts, names: tuple[str, str], ns: float) -> None:
+    """Time without a stack, of a group, under a name of its own."""
     if ns >= LEAST_NS:
-        found[group, (UNSEEN,)] = (ns, 0.0)
+        found[names[0], (Function(names[1], ""),)] = (ns, 0.0)
 
 
 def _choose(cpu: CpuByStack, mask: Masks) -> CpuByStack:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from perfkit.analysis._profiles import (
     BACKGROUND,
     NOT_SEEN,
+    ON_CPU,
     SERVING,
     Parts,
     sum_cpu,
@@ -32,6 +33,7 @@ __all__ = ["BACKGROUND", "NOT_SEEN", "SERVING", "Profile", "ProfileFrame", "Prof
 Origin = Literal["group", "application", "package", "library", "unknown", "kernel"]
 Subject = Literal["cpu", "off-cpu", "wall", "host"]
 NS_PER_US = 1000
+UNSEEN = (NOT_SEEN, ON_CPU)
 _SUMS = {"cpu": sum_cpu, "off-cpu": sum_off_cpu, "wall": sum_wall, "host": sum_host}
 # Whose status says why there are none, and what they are called.
 _SOURCES = {
@@ -97,7 +99,7 @@ def make_profile(capture: Capture, run: str, of: Subject = "cpu") -> Profile:
     """
     case = build_case(capture)
     parts: Parts = _SUMS[of](case)
-    if not any(frames[-1].name != NOT_SEEN for _, frames in parts):
+    if not any(frames[-1].name not in UNSEEN for _, frames in parts):
         raise _missing(capture, run, of)
     spent: dict[tuple[ProfileFrame, ...], tuple[float, float]] = {}
     for (group, frames), (ns, near_ns) in parts.items():
@@ -120,7 +122,7 @@ def to_frame(function: Function) -> ProfileFrame:
     """A function with where it comes from: the service's own code, a package, a library."""
     file = function.file
     origin: Origin = "application"
-    if function.name == NOT_SEEN:
+    if not file and function.name in UNSEEN:
         origin = "unknown"
     elif function.kind == KERNEL:
         origin = "kernel"
