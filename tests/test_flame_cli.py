@@ -114,7 +114,7 @@ int main(void) { puts("ready"); fflush(stdout); for (;;) { often(); seldom(); } 
 def test_flame_names_the_functions_of_a_program_in_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two functions that burn two thirds and one third have these shares, within 10 points."""
+    """Two functions that burn two thirds and one third have these shares, within 15 points."""
     collectors = discover.load_all("perfkit.collectors", "COLLECTOR").values()
     if "native_samples" not in {table.name for one in collectors for table in one.tables}:
         pytest.skip("no collector fills native_samples in this version")
@@ -137,4 +137,4 @@ def test_flame_names_the_functions_of_a_program_in_c(
     pieces = re.findall(r"(often|seldom) \(burning\) (\d+)$", capsys.readouterr().out, re.M)
     spent = {name: int(count) for name, count in pieces}
     assert code == 0
-    assert spent["often"] / sum(spent.values()) == pytest.approx(2 / 3, abs=0.1)
+    assert spent["often"] / sum(spent.values()) == pytest.approx(2 / 3, abs=0.15)

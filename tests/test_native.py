@@ -80,8 +80,8 @@ def to_words(found: Samples) -> list[tuple[str, Grade]]:
             "f<run<bootstrap",
         ),
         # No name, inside and outside of the interpreter.
-        (f"+0x12@{PYTHON}<{EVAL}<+0x34@{PYTHON}<{ROOT}", "f", "libpython3.so+0x12<f"),
-        (f"+0x12@{SERVER}<+0x34@{PYTHON}<{EVAL}<{ROOT}", "f", "server+0x12<f"),
+        (f"+0x12@{PYTHON}<{EVAL}<+0x34@{PYTHON}<{ROOT}", "f", "code without a name<f"),
+        (f"+0x12@{SERVER}<+0x34@{PYTHON}<{EVAL}<{ROOT}", "f", "code without a name<f"),
         # Kernel frames lead.
         (f"futex_wait@{KERNEL}<poll@{LIBC}<{EVAL}<{ROOT}", "f", "futex_wait<poll<f"),
         # Copies that a compiler made are the function.
@@ -227,15 +227,19 @@ def test_samples_without_a_stack_or_time_are_left_out() -> None:
     assert len(read_samples(wall_of(native), CPU).stack) == 1
 
 
-def test_capture_without_names_has_addresses() -> None:
-    """What was kept without names, by an agent alone, is read by its objects."""
+def test_capture_without_names_is_told_by_its_objects() -> None:
+    """What was kept without names, by an agent alone, is one function for each object."""
     native = Native("wall")
-    native.add(f"work@{SERVER}<futex@{KERNEL}<main@")
+    native.add(f"work@{SERVER}<run@{SERVER}<futex@{KERNEL}<main@{SERVER}")
     native.names.clear()
 
-    ((words, _),) = to_words(read_wall_samples(wall_of(native)))
+    (frames,) = read_wall_samples(wall_of(native)).frames
 
-    assert words == "server+0x1000<[kernel]+0x1010<[kernel]+0x1020"
+    assert [one.words for one in frames] == [
+        "code without a name (server)",
+        "code without a name [kernel]",
+        "code without a name (server)",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["objects", "stacks", "names", "pythons"])

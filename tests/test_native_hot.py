@@ -177,13 +177,6 @@ def test_own_code_is_told_from_libraries(name: str, file: str, kind: str, expect
     assert is_own(Function(name, file, kind)) is expected
 
 
-def test_code_without_names_is_one_function_for_each_object() -> None:
-    """The addresses of a stripped program are no functions to tell apart."""
-    frames = tuple(Function(f"server+{at:#x}", SERVER, NATIVE) for at in (16, 32, 48))
-
-    assert [one.words for one in to_own(frames)] == ["code without a name (server)"]
-
-
 def test_foreign_code_that_nobody_called_is_named_itself() -> None:
     """Where no frame is the service's own, the leaf is all there is to say."""
     frames = (Function("memcpy", LIBC, NATIVE), Function("start_thread", LIBC, NATIVE))

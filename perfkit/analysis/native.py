@@ -148,16 +148,15 @@ class _Merger:
         preempted: list[bool],
     ) -> None:
         self._native, self._python, self._preempted = native, python, preempted
-        self._known: dict[tuple[int, int, bool], Merged] = {}
+        self._known: dict[tuple[int, int, bool, bool], tuple[Merged, int]] = {}
         self._numbers: dict[tuple[Function, ...], int] = {}
 
     def run(self, table: Frame, python: list[int], is_exact: Masks) -> Samples:
         """Each row with its frames; rows without any frame are left out."""
         stacks, ends = table.integers("stack").tolist(), table.integers("end").tolist()
         numbers, grades = [], []
-        for row, one in enumerate(self._merge_all(stacks, python, ends)):
-            frames = (PREEMPTION, *one.frames) if self._preempted[row] else one.frames
-            numbers.append(self._number(frames) if one.frames else -1)
+        for row, (one, number) in enumerate(self._merge_all(stacks, python, ends)):
+            numbers.append(number)
             is_sure = one.is_certain and bool(is_exact[row])
             near = Grade.EXACT if is_sure else Grade.NEAR
             grades.append(int(near if one.has_python else Grade.NATIVE))
@@ -175,16 +174,24 @@ class _Merger:
         )
         return found.where(stack >= 0)
 
-    def _merge_all(self, stacks: list[int], python: list[int], ends: list[int]) -> Iterator[Merged]:
-        for stack, read, end in zip(stacks, python, ends, strict=True):
-            key = (stack, read, end == _AT_ROOT)
+    def _merge_all(
+        self, stacks: list[int], python: list[int], ends: list[int]
+    ) -> Iterator[tuple[Merged, int]]:
+        """What each row comes to, and the number of its frames, -1 where there is none."""
+        rows = zip(stacks, python, ends, self._preempted, strict=True)
+        for stack, read, end, is_preempted in rows:
+            key = (stack, read, end == _AT_ROOT, is_preempted)
             if key not in self._known:
                 native = self._native.get(stack, ())
                 frames = self._python[read] if read >= 0 else ()
-                self._known[key] = merge(native, frames, is_whole=end == _AT_ROOT)
+                merged = merge(native, frames, is_whole=end == _AT_ROOT)
+                self._known[key] = merged, self._number(merged.frames, is_preempted)
             yield self._known[key]
 
-    def _number(self, frames: tuple[Function, ...]) -> int:
+    def _number(self, frames: tuple[Function, ...], is_preempted: bool) -> int:
+        if not frames:
+            return -1
+        frames = (PREEMPTION, *frames) if is_preempted else frames
         return self._numbers.setdefault(frames, len(self._numbers))
 
 

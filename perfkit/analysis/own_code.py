@@ -6,6 +6,7 @@ code is named, and what it called there is evidence.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ import numpy as np
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import sum_by
 from perfkit.analysis.native import Samples
-from perfkit.analysis.places import NATIVE, RUNTIME
+from perfkit.analysis.places import NATIVE, RUNTIME, UNNAMED
 from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu
 
-UNNAMED = "code without a name"
+FUNCTIONS_MAX = 1 << 14
 _EVALUATION = "_PyEval_EvalFrameDefault"
 _LIBRARIES = re.compile(
     r"(?:libc|libm|libpthread|librt|libdl|ld|ld-linux[\w-]*|ld-musl[\w-]*|libc\.musl[\w-]*|libgcc_s"
@@ -27,7 +28,6 @@ _START = re.compile(r"_start|__libc_start\w*|start_thread|__?clone3?|clone3?")
 # The C++ library is made of templates that lie in whose code uses them; Go's runtime in each file.
 _RUNTIMES = re.compile(r"(?:std|__gnu_cxx|__cxxabiv1)::|operator (?:new|delete)|runtime\.")
 _BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)")
-_ADDRESS = re.compile(r"\+0x[0-9a-f]+$")
 _BRACKET_ROUNDS = 16
 
 
@@ -45,6 +45,7 @@ class Around:
     caller_ratio: float = 0.0
 
 
+@functools.lru_cache(maxsize=FUNCTIONS_MAX)
 def is_own(function: Function) -> bool:
     """Whether a native function is the service's own code, or of a library of its choice."""
     base = function.file.rpartition("/")[2]
@@ -62,20 +63,22 @@ def to_own(frames: tuple[Function, ...]) -> tuple[Function, ...]:
     if evaluated:
         interpreter = frames[evaluated[0]].file
         inner = [one for one in frames[: evaluated[0]] if one.file != interpreter]
-        return _join([_without_address(one) for one in inner if is_own(one)])
-    own = _join([_without_address(one) for one in frames if is_own(one)])
-    return own or tuple(_without_address(one) for one in frames[:1] if one.kind != RUNTIME)
+        return _join([one for one in inner if is_own(one)])
+    own = _join([one for one in frames if is_own(one)])
+    return own or tuple(one for one in frames[:1] if one.kind != RUNTIME)
 
 
 def charge_native(case: Case, known: CpuByStack) -> CpuByStack:
     """The CPU time by native stack of the threads that have no Python stacks."""
     timeline = case.timeline
     spent = charge_cpu(timeline, case.native_samples.to_stretches())
-    own = tuple(to_own(frames) for frames in spent.frames)
-    is_known = np.isin(spent.thread, np.unique(known.thread))
-    has_frames = np.array([bool(frames) for frames in own], dtype=bool)
-    kept = ~is_known & (has_frames[spent.stack] if own else False)
-    return CpuByStack(own, spent.thread[kept], spent.slot[kept], spent.stack[kept], spent.ns[kept])
+    numbers: dict[tuple[Function, ...], int] = {}
+    reduced = [numbers.setdefault(to_own(one), len(numbers)) for one in spent.frames]
+    stack = np.array(reduced, dtype=np.int64)[spent.stack]
+    has_frames = np.array([bool(frames) for frames in numbers], dtype=bool)[stack]
+    kept = has_frames & ~np.isin(spent.thread, np.unique(known.thread))
+    columns = (spent.thread[kept], spent.slot[kept], stack[kept], spent.ns[kept])
+    return CpuByStack(tuple(numbers), *columns)
 
 
 def look_around(case: Case, function: Function) -> Around:
@@ -87,16 +90,15 @@ def look_around(case: Case, function: Function) -> Around:
     callers: dict[str, float] = {}
     total_ns = 0.0
     for frames, ns in _sum_stacks(samples.where(serving)):
-        shown = [_without_address(one) for one in frames]
-        if function not in shown:
+        if function not in frames:
             continue
-        at = shown.index(function)
+        at = frames.index(function)
         total_ns += ns
-        outer = [one for one in shown[at + 1 :] if one != function and _may_call(one)]
+        outer = [one for one in frames[at + 1 :] if one != function and _may_call(one)]
         if outer:
             callers[outer[0].words] = callers.get(outer[0].words, 0.0) + ns
-        if at and shown[0].kind:
-            words = _word_leaf(shown[:at])
+        if at and frames[0].kind:
+            words = _word_leaf(frames[:at])
             leaves[words] = leaves.get(words, 0.0) + ns
     if not total_ns:
         return Around()
@@ -111,9 +113,9 @@ def _sum_stacks(samples: Samples) -> list[tuple[tuple[Function, ...], float]]:
     return [(frames, ns) for frames, ns in zip(samples.frames, sums, strict=True) if ns > 0]
 
 
-def _word_leaf(inner: list[Function]) -> str:
-    """The leaf, and where it is foreign, who called it on the way."""
-    leaf = inner[0]
+def _word_leaf(inner: tuple[Function, ...]) -> str:
+    """The innermost frame with a name, and where it is foreign, who called it on the way."""
+    leaf = next((one for one in inner if one.name != UNNAMED), inner[0])
     via = next((one for one in inner if is_own(one)), None)
     if via is None or via == leaf:
         return leaf.words
@@ -138,15 +140,6 @@ def _to_core(name: str) -> str:
     words = name.replace(" const", "").split()
     is_operator = len(words) > 1 and words[-2].endswith("operator")
     return " ".join(words[-2:] if is_operator else words[-1:])
-
-
-def _without_address(function: Function) -> Function:
-    """Code without a name is one function for each object: its addresses are no names."""
-    label = function.file.rpartition("/")[2]
-    is_named = not function.kind or not function.name.startswith(f"{label}+0x")
-    if is_named or not _ADDRESS.search(function.name):
-        return function
-    return Function(UNNAMED, function.file, function.kind)
 
 
 def _join(functions: list[Function]) -> tuple[Function, ...]:

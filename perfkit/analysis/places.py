@@ -1,7 +1,7 @@
 """What native frames are: functions with their objects, and the part that an interpreter has there.
 
-Names are those that were attached to the capture (`native_names`); a place without one is called
-`object+0xoffset`. A function is known by its name and its object, never by an address.
+Names are those that were attached to the capture (`native_names`). A function is known by its name
+and its object, never by an address: code without a name is one function for each object.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ DEPTH_LIMIT = 512
 NATIVE, KERNEL, RUNTIME = "native", "kernel", "runtime"
 COLLECTION = Function("(garbage collection)", "", RUNTIME)
 LOCK_WAIT = Function("(wait for the GIL)", "", RUNTIME)
+UNNAMED = "code without a name"
 _DELETED = " (deleted)"
-_WRAP = 1 << 64
 _LABELS = {"vdso": "[vdso]", "kernel": "[kernel]", "anonymous": "[anonymous]"}
 # What compilers append to the name of a part or a copy of a function.
 _COPY = re.compile(
@@ -101,9 +101,7 @@ def _read_places(aligned: Aligned, source: str) -> dict[tuple[int, int], Place]:
         where = objects.get(key[0], _Object("", "?"))
         name, is_interpreter = names.get(key, ""), key[0] in interpreters
         kind = KERNEL if where.kind == "kernel" else NATIVE
-        label = where.file.rpartition("/")[2]
-        words = name or f"{label}+{key[1] % _WRAP:#x}"
-        function = Function(words, where.file, kind)
+        function = Function(name or UNNAMED, where.file, kind)
         found[key] = Place(function, _find_role(name, is_interpreter), is_interpreter)
     return found
 
