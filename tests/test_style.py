@@ -23,6 +23,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 # Functions whose arguments are what typer makes options of: the command line is the struct.
 ARGUMENT_EXCEPTIONS = {
     "perfkit.cli.diagnose.diagnose",
+    "perfkit.cli.flame.flame",
     "perfkit.cli.record.record",
     "perfkit.cli.report.report",
 }

@@ -16,7 +16,8 @@ from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Masks, Reals, sum_by
 from perfkit.analysis.contention import OWN_THREADS
 from perfkit.analysis.intervals import Share, share_of_blocks
-from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu, read_running
+from perfkit.analysis.own_code import charge_native
+from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu, join_cpu, read_running
 from perfkit.analysis.states import State
 
 SMOOTHED_BLOCKS = 3
@@ -42,6 +43,7 @@ class Candidate:
     block_ns: Reals
     own_ns: float
     depth: float
+    function: Function | None = None
 
 
 @dataclass(frozen=True)
@@ -224,14 +226,18 @@ def _answered(case: Case, arrivals: Reals) -> Reals:
 
 
 def _spend(case: Case) -> _Spent:
-    """Where the serving threads' CPU time went: to functions, or threads without stacks."""
+    """Where the serving threads' CPU time went: to functions, or, without any stacks, threads.
+
+    Python stacks where there are some; of threads that have none, the native ones.
+    """
     timeline = case.timeline
     count = timeline.axis.block_count
     serving = np.array([thread in case.serving for thread in timeline.threads], dtype=bool)
     running = (timeline.states() == State.ON_CPU) & serving[timeline.thread]
     block = timeline.slot // SLOTS_PER_BLOCK
     whole_ns = sum_by(block[running], timeline.ns[running], count)
-    cpu = charge_cpu(timeline, read_running(case.aligned))
+    python = charge_cpu(timeline, read_running(case.aligned))
+    cpu = join_cpu(python, charge_native(case, python))
     if cpu.ns.sum() <= 0:
         threads = sorted(set(timeline.thread[running].tolist()))
         found = []
@@ -271,6 +277,7 @@ def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
             ns,
             own_ns.get(one, 0.0),
             depth_ns[one] / max(float(ns.sum()), 1.0),
+            one,
         )
         for one, ns in block_ns.items()
     ]

@@ -21,6 +21,7 @@ from perfkit.analysis.endpoints import read_endpoints
 from perfkit.analysis.futexes import resolve_futexes
 from perfkit.analysis.intervals import Share, share_of_blocks
 from perfkit.analysis.ledger import Ledger, idle_ratio, thread_ledger
+from perfkit.analysis.native import CPU, Samples, read_samples
 from perfkit.analysis.request_ledger import request_ledger
 from perfkit.analysis.requests import Requests, read_requests
 from perfkit.analysis.serving import serving_threads
@@ -92,6 +93,11 @@ class Case:
     def whole_blocks(self) -> Reals:
         """All booked time of the ledger to judge by, per block."""
         return self.ledger.block_ns()
+
+    @cached_property
+    def native_samples(self) -> Samples:
+        """What the on-CPU sampler saw, merged with Python's frames."""
+        return read_samples(self.aligned, CPU)
 
     @property
     def hides_peers(self) -> bool:

@@ -32,15 +32,24 @@ _WAITING_FUNCTIONS = frozenset({("thread.py", "_worker"), ("socket.py", "accept"
 
 @dataclass(frozen=True, order=True)
 class Function:
-    """A Python function; both texts are untrusted."""
+    """A function; both texts are untrusted.
+
+    `kind` is "" in Python; else `native`, `kernel`, or `runtime` for what an interpreter does by
+    itself, and `file` is then the object that holds the code.
+    """
 
     name: str
     file: str
+    kind: str = ""
 
     @property
     def words(self) -> str:
-        """How reports call it: `module.function (file)`."""
+        """How reports call it: `module.function (file)`; of native code, `function (object)`."""
         base = self.file.rpartition("/")[2]
+        if self.kind and base.startswith("["):
+            return f"{self.name} {base}"
+        if self.kind:
+            return f"{self.name} ({base})" if base else self.name
         module = base.removesuffix(".py")
         return f"{module}.{self.name} ({base})" if base else self.name
 
@@ -133,6 +142,11 @@ def read_running(aligned: Aligned) -> Stacks:
     return Stacks(read.frames, *joined)
 
 
+def to_function(name: str, file: str) -> Function:
+    """A Python function, of which comprehensions are parts."""
+    return Function(_PARTS.sub("", name), file)
+
+
 def _waits_for_work(function: Function) -> bool:
     file = function.file.rpartition("/")[2]
     return file in _WAITING_FILES or (file, function.name) in _WAITING_FUNCTIONS
@@ -148,7 +162,7 @@ def _read_frames(
         if stack not in rows and len(rows) >= STACK_LIMIT:
             continue
         frames = rows.setdefault(stack, [])
-        function = Function(_PARTS.sub("", name), file)
+        function = to_function(name, file)
         if len(frames) < DEPTH_LIMIT and (not frames or frames[-1] != function):
             frames.append(function)
     number = {stack: index for index, stack in enumerate(rows)}
@@ -226,6 +240,17 @@ def charge_rest(cpu: CpuByStack, timeline: Timeline) -> CpuByStack:
     seen = sum_by(cpu.thread, np.ones(len(cpu.ns)), count)
     factor = np.where(seen >= SEEN_MIN, whole / np.maximum(known, 1.0), 1.0)
     return replace(cpu, ns=cpu.ns * factor[cpu.thread])
+
+
+def join_cpu(first: CpuByStack, second: CpuByStack) -> CpuByStack:
+    """The CPU time of two sets of stacks."""
+    return CpuByStack(
+        (*first.frames, *second.frames),
+        np.concatenate([first.thread, second.thread]),
+        np.concatenate([first.slot, second.slot]),
+        np.concatenate([first.stack, second.stack + len(first.frames)]),
+        np.concatenate([first.ns, second.ns]),
+    )
 
 
 def function_times(cpu: CpuByStack, chosen: Masks | None = None) -> list[FunctionTime]:

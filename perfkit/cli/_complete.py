@@ -49,6 +49,19 @@ def list_formats(incomplete: str) -> list[str]:
     return _begin(list(discover.names("perfkit.export")), incomplete)
 
 
+def list_profiles(incomplete: str) -> list[str]:
+    """The formats of a profile."""
+    from perfkit import discover
+
+    found = discover.load_all("perfkit.export", "EXPORTER").values()
+    return _begin([one.name for one in found if one.of == "profile"], incomplete)
+
+
+def list_subjects(incomplete: str) -> list[str]:
+    """What can be sampled, and the saved runs."""
+    return [*list_targets(incomplete), *list_runs(incomplete)]
+
+
 def read_ssh_hosts(path: Path) -> Iterator[str]:
     """The names after `Host` in a configuration of ssh and what it includes, patterns left out."""
     waiting, seen = [path], set[Path]()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit import __version__
+from perfkit.cli._names import name_frames
 from perfkit.cli._screen import showing_progress, tell
 from perfkit.errors import PerfkitError, RunError, UsageError
 
@@ -59,10 +60,9 @@ def sample(wanted: Sampling, stop: threading.Event) -> bytes:
 def obtain(
     wanted: Sampling, stop: threading.Event, show: Callable[[Step], None] | None = None
 ) -> bytes:
-    """Gets the capture from wherever the target is. Raises: `PerfkitError`."""
+    """Gets the capture from wherever the target is, its frames named. Raises: `PerfkitError`."""
     if wanted.target == THIS_HOST:
-        return _record_here(wanted, stop, show)
-    from perfkit.codec import decode
+        return name_frames(_record_here(wanted, stop, show), is_here=True)
     from perfkit.config import load_config
     from perfkit.errors import CaptureError
     from perfkit.fetch.ssh import SshOptions, fetch
@@ -80,14 +80,13 @@ def obtain(
         )
     )
     try:
-        decode(raw)
+        return name_frames(raw, is_here=False)
     except CaptureError as error:
         raise CaptureError(
             f"{wanted.target}: {error.what}",
             fix=error.fix or f"install the same perfkit on both, and run it again ({__version__})",
             effect=f"nothing of {wanted.target} can be read",
         ) from error
-    return raw
 
 
 def _record_here(

@@ -16,7 +16,7 @@ from perfkit.export._exporter import Exporter, Look
 from perfkit.findings import Report
 
 if TYPE_CHECKING:
-    from perfkit.analysis.profile import Profile
+    from perfkit.analysis.profile import Profile, Subject
     from perfkit.model import Capture
 
 TERMINAL = "terminal"
@@ -81,6 +81,14 @@ def to_subject(raw: bytes, run: str, view: View, judging: Judging) -> Report | P
     from perfkit.codec import decode
 
     return make_profile(decode(raw), run)
+
+
+def show_profile(raw: bytes, run: str, view: View, of: Subject) -> None:
+    """Shows the profile of a capture. Raises: `PerfkitError` where it holds no such stacks."""
+    from perfkit.analysis.profile import make_profile
+    from perfkit.codec import decode
+
+    show(make_profile(decode(raw), run, of), view)
 
 
 def find_exporter(name: str) -> Exporter:

@@ -33,7 +33,7 @@ def report(  # noqa: PLR0917 (typer makes the arguments into options)
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="terminal, json, markdown, folded or svg.",
+            help="terminal, json, markdown, tree, folded or svg.",
             autocompletion=list_formats,
         ),
     ] = "terminal",

@@ -1,6 +1,6 @@
 """A static flame graph as SVG: no script, nothing to load, names as tooltips.
 
-A frame is as wide as its share of the CPU time; its callers lie under it.
+A frame is as wide as its share of the time; its callers lie under it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import html
 from collections.abc import Iterator
 from typing import IO, Any
 
-from perfkit.analysis.profile import Profile, ProfileFrame
+from perfkit.analysis.profile import Profile
 from perfkit.export._exporter import Exporter, Look
-from perfkit.export._flame import Box, lay_out
+from perfkit.export._flame import Box, lay_out, to_words, word_time, word_title
 from perfkit.report.escape import to_printable
 from perfkit.units import to_duration, to_percent
 
@@ -31,6 +31,7 @@ FILLS = {
     "package": "#8ecae6",
     "library": "#cfe1b9",
     "unknown": "#eceff1",
+    "kernel": "#b8a9c9",
 }
 LEGEND = (
     ("application", "the service's code"),
@@ -38,12 +39,19 @@ LEGEND = (
     ("library", "Python's library"),
     ("unknown", "not sampled"),
 )
+LEGEND_NATIVE = (
+    ("application", "the service's code"),
+    ("package", "installed packages"),
+    ("library", "libraries"),
+    ("kernel", "kernel"),
+    ("unknown", "not sampled"),
+)
 
 
 def write(profile: Profile, out: IO[Any], look: Look) -> None:
     """Writes one document."""
     inner_px = WIDTH_PX - 2 * MARGIN_PX
-    scale = inner_px / max(profile.cpu_us, 1)
+    scale = inner_px / max(profile.time_us, 1)
     boxes = lay_out(profile, LEAST_PX / scale)
     levels = 1 + max((box.level for box in boxes), default=0)
     height_px = HEAD_PX + levels * ROW_PX + FOOT_PX
@@ -61,8 +69,7 @@ def write(profile: Profile, out: IO[Any], look: Look) -> None:
 
 
 def _head(profile: Profile) -> Iterator[str]:
-    title = f"{profile.target} on {profile.host}: CPU time by Python function"
-    used = f"{to_duration(profile.cpu_us / 1e6)} of CPU in {profile.seconds:.1f} s"
+    title, used = word_title(profile), word_time(profile)
     rest = "a function stands on its caller; those under 0.3 % are left out"
     yield (
         f'<text x="{MARGIN_PX}" y="26" font-size="16" font-weight="bold" fill="#1b1f23">'
@@ -70,7 +77,7 @@ def _head(profile: Profile) -> Iterator[str]:
     )
     yield f'<text x="{MARGIN_PX}" y="46" fill="#4a5056">{_escape(f"{used}; {rest}")}</text>\n'
     left_px = MARGIN_PX
-    for origin, words in LEGEND:
+    for origin, words in LEGEND_NATIVE if profile.is_native else LEGEND:
         yield (
             f'<rect x="{left_px}" y="54" width="12" height="12" rx="2" fill="{FILLS[origin]}" '
             f'stroke="#8a9299" stroke-width="0.5"/>'
@@ -81,9 +88,9 @@ def _head(profile: Profile) -> Iterator[str]:
 
 def _draw(box: Box, scale: float, top_px: int, profile: Profile) -> str:
     left_px = MARGIN_PX + box.begin_us * scale
-    width_px = box.cpu_us * scale
-    share = to_percent(box.cpu_us / max(profile.cpu_us, 1))
-    tip = f"{_name(box.frame)}: {to_duration(box.cpu_us / 1e6)}, {share}"
+    width_px = box.time_us * scale
+    share = to_percent(box.time_us / max(profile.time_us, 1))
+    tip = f"{to_words(box.frame)}: {to_duration(box.time_us / 1e6)}, {share}"
     shown = (
         f'<rect x="{left_px:.1f}" y="{top_px}" width="{max(width_px - 0.8, 0.5):.1f}" '
         f'height="{ROW_PX - 1}" rx="2" fill="{FILLS[box.frame.origin]}"/>'
@@ -95,10 +102,6 @@ def _draw(box: Box, scale: float, top_px: int, profile: Profile) -> str:
             f"{html.escape(text)}</text>"
         )
     return f"<g><title>{_escape(tip)}</title>{shown}</g>\n"
-
-
-def _name(frame: ProfileFrame) -> str:
-    return f"{frame.name} ({frame.file})" if frame.file else frame.name
 
 
 def _escape(text: str) -> str:

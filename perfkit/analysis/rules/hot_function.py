@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfkit.analysis._hot import Hot, Uneven, find_grown, find_largest, find_uneven
+from perfkit.analysis._hot import (
+    Candidate,
+    Hot,
+    Uneven,
+    find_grown,
+    find_largest,
+    find_uneven,
+)
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.descriptors import retried_ratio
 from perfkit.analysis.halts import read_halts
+from perfkit.analysis.own_code import look_around
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
@@ -23,7 +31,10 @@ GROWN_SHARE_MIN = 0.3
 HALTED_RATIO_MAX = 0.05
 # A process that fails and tries again burns CPU time by that.
 RETRIED_RATIO_MAX = 0.5
+# What a function calls, or who calls it, is told from this part of its time on.
+AROUND_RATIO_MIN = 0.3
 SOURCE = "Python stacks, schedstat"
+SOURCE_NATIVE = "native stacks, schedstat"
 SOURCE_THREADS = "schedstat; there are no stacks"
 
 
@@ -86,7 +97,7 @@ def _reject(hot: Hot | None) -> Rejection:
             RULE.id, "functions that grew", 0, 1, "", SOURCE, "no requests, or none grew"
         )
     name, rest = hot.candidate.name, f"everything else grew x{hot.rest_ratio:.1f}"
-    source = SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS
+    source = _source(hot.candidate)
     cost = f"CPU per request of {name}, slow parts of the window against quick ones"
     share = f"share of time that goes with {name}"
     tests = (
@@ -115,7 +126,7 @@ def _reject(hot: Hot | None) -> Rejection:
 
 
 def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
-    source = SOURCE if hot.candidate.kind == "function" else SOURCE_THREADS
+    source = _source(hot.candidate)
     name = hot.candidate.name
     evidence = [
         Evidence(
@@ -132,6 +143,7 @@ def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
             "s",
             source,
         ),
+        *_around(case, hot.candidate),
     ]
     verb = "takes the CPU time in slow requests" if is_grown else "takes most of the CPU time"
     is_function = hot.candidate.kind == "function"
@@ -149,7 +161,7 @@ def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
 def _uneven_finding(case: Case, uneven: Uneven) -> Finding:
     candidate = uneven.hot.candidate
     is_function = candidate.kind == "function"
-    source = SOURCE if is_function else SOURCE_THREADS
+    source = _source(candidate)
     return make_finding(
         case,
         RULE,
@@ -172,8 +184,29 @@ def _uneven_finding(case: Case, uneven: Uneven) -> Finding:
                 "s",
                 source,
             ),
+            *_around(case, candidate),
         ),
     )
+
+
+def _source(candidate: Candidate) -> str:
+    if candidate.function is None:
+        return SOURCE_THREADS
+    return SOURCE_NATIVE if candidate.function.kind else SOURCE
+
+
+def _around(case: Case, candidate: Candidate) -> Iterator[Evidence]:
+    """What the native stacks say of a function: where below it the time is spent, who calls it."""
+    if candidate.function is None:
+        return
+    found = look_around(case, candidate.function)
+    for words, ratio, verb in (
+        (found.leaf, found.leaf_ratio, "spent in"),
+        (found.caller, found.caller_ratio, "when called by"),
+    ):
+        if words and ratio >= AROUND_RATIO_MIN:
+            metric = f"part of its CPU time {verb} {words}"
+            yield Evidence(metric, ratio, None, "ratio", "native stacks")
 
 
 def _look_alikes(case: Case) -> Iterator[Rejection]:
@@ -209,6 +242,8 @@ RULE = Rule(
     detection=(
         "Time: CPU of the serving threads, exact by schedstat, shared among the functions that\n"
         "they were seen in, and the waits for the interpreter or a CPU that stand behind it.\n"
+        "Python stacks tell the functions; of threads without, native ones, and of these the\n"
+        "service's own code is named, not what it calls in the C library or the kernel.\n"
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
         "that in the quickest third, and grew more than everything else did; and of what slow\n"
         "requests take longer, 30 % or more is time on a CPU or behind its own threads.\n"
