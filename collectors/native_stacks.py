@@ -32,7 +32,7 @@ from perfkit.model import (
 
 FIXTURE = "live"  # proved on real programs, not on fixture trees
 
-WANT = Want(start_ratio=0.0025, ratio_min=0.001, ratio_max=0.004, weight=2)
+WANT = Want(start_ratio=0.002, ratio_min=0.001, ratio_max=0.003, weight=2)
 THREAD_LIMIT = 4096
 # More of the samples than this is worth a remark.
 REMARK_RATIO = 0.02
@@ -125,12 +125,9 @@ class _Session:
         self._host, self._wish = host, host.stacks
         self._tracker = ServiceTracker(host, target)
         self._interval_ns = int(1e9 / self._wish.rate_hertz)
-        self._want = Want(
-            WANT.start_ratio,
-            WANT.ratio_min,
-            max(self._wish.ratio_max, WANT.ratio_min),
-            WANT.weight,
-        )
+        ratio_max = max(self._wish.ratio_max, WANT.ratio_min)
+        start_ratio = ratio_max * WANT.start_ratio / WANT.ratio_max
+        self._want = Want(start_ratio, WANT.ratio_min, ratio_max, WANT.weight)
         self._sampler, self._step = self._start()
         self._wanted: list[int] = []
         self._object_count = 0
@@ -177,7 +174,7 @@ class _Session:
         return _native.NativeSampler(
             os.fspath(self._host.proc),
             interval_ns=self._interval_ns,
-            budget_ratio=min(self._want.start_ratio, self._want.ratio_max),
+            budget_ratio=self._want.start_ratio,
             stack_bytes=self._wish.stack_bytes,
             is_host_wide=step.is_host_wide,
             has_kernel=step.has_kernel,

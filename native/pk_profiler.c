@@ -21,7 +21,10 @@ enum {
     TICKS_HELD = 4,      /* a ring has room for the samples of so many ticks */
     SWITCH_FACTOR = 4,   /* and for more where each switch brings a stack as well */
 };
-static const int64_t TICK_NS = 25LL * 1000 * 1000; /* so soon a stack's rest is still there */
+/* So soon a stack's rest is mostly still there; a tick costs as much as a few samples do. */
+static const int64_t TICK_NS_MIN = 25LL * 1000 * 1000;
+static const int64_t TICK_NS_MAX = 50LL * 1000 * 1000;
+static const double TICK_INTERVALS = 2.5;
 static const int64_t SETTLE_NS = 1000LL * 1000;
 static const int64_t SWITCHES_EVERY_NS = 200LL * 1000 * 1000;
 
@@ -41,6 +44,7 @@ struct pk_profiler {
     /* The thread's own: */
     pk_perf perf;
     pk_period period;
+    int64_t tick_ns;
     bool is_host_wide;
     bool is_stepped_down;
     int64_t unseen_thread_count;
@@ -184,8 +188,8 @@ static void *run(void *argument)
     do {
         tick(profiler, SETTLE_NS);
         int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
-        planned_ns += TICK_NS;
-        planned_ns = planned_ns < now_ns ? now_ns + TICK_NS : planned_ns;
+        planned_ns += profiler->tick_ns;
+        planned_ns = planned_ns < now_ns ? now_ns + profiler->tick_ns : planned_ns;
     } while (!sleep_until(profiler, planned_ns));
     tick(profiler, 0);
     pk_profile_close(&profiler->profile, clock_ns(CLOCK_MONOTONIC));
@@ -244,10 +248,18 @@ static int open_switches(pk_profiler *profiler, const pk_profiler_options *optio
     return error;
 }
 
+static int64_t choose_tick_ns(int64_t interval_ns)
+{
+    int64_t tick_ns = (int64_t)(TICK_INTERVALS * (double)interval_ns);
+    tick_ns = tick_ns > TICK_NS_MIN ? tick_ns : TICK_NS_MIN;
+    return tick_ns < TICK_NS_MAX ? tick_ns : TICK_NS_MAX;
+}
+
 /* How large rings must be, so that the thread may be late. */
 static uint32_t choose_page_count(const pk_profiler_options *options)
 {
-    int64_t sample_count = TICKS_HELD * (1 + TICK_NS / options->interval_ns);
+    int64_t tick_ns = choose_tick_ns(options->interval_ns);
+    int64_t sample_count = TICKS_HELD * (1 + tick_ns / options->interval_ns);
     sample_count *= options->has_switches ? SWITCH_FACTOR : 1;
     int64_t bytes = sample_count * (SAMPLE_BYTES + (int64_t)options->stack_bytes);
     uint32_t count = PAGE_COUNT_MIN;
@@ -300,6 +312,7 @@ int pk_profiler_start(const pk_profiler_options *options, pk_profiler **ret)
     }
     profiler->profile.proc = -1;
     profiler->is_host_wide = options->is_host_wide;
+    profiler->tick_ns = choose_tick_ns(options->interval_ns);
     atomic_init(&profiler->wanted, NULL);
     atomic_init(&profiler->budget_ratio, options->budget_ratio);
     atomic_init(&profiler->reference_count, 2);

@@ -96,7 +96,7 @@ class StackWish(Struct, frozen=True):
     stack_bytes: int = 16_384
     has_switches: bool = False
     is_host_wide: bool = False
-    ratio_max: float = 0.004
+    ratio_max: float = 0.003
 
 
 class Host(Struct, frozen=True):
