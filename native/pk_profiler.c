@@ -24,7 +24,7 @@ enum {
 /* So soon a stack's rest is mostly still there; a tick costs as much as a few samples do. */
 static const int64_t TICK_NS_MIN = 25LL * 1000 * 1000;
 static const int64_t TICK_NS_MAX = 50LL * 1000 * 1000;
-static const double TICK_INTERVALS = 2.5;
+static const double TICK_INTERVALS = 4;
 static const int64_t SETTLE_NS = 1000LL * 1000;
 static const int64_t SWITCHES_EVERY_NS = 200LL * 1000 * 1000;
 
