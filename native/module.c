@@ -9,7 +9,10 @@ static int module_exec(PyObject *module)
     if (pk_module_add_sockets(module) != 0) {
         return -1;
     }
-    return pk_module_add_pystacks(module);
+    if (pk_module_add_pystacks(module) != 0) {
+        return -1;
+    }
+    return pk_module_add_profiler(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -20,7 +23,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "perfkit._native",
-    .m_doc = "Samplers of threads, sockets and Python stacks; see perfkit/_native.pyi.",
+    .m_doc = "Samplers of threads, sockets and stacks; see perfkit/_native.pyi.",
     .m_size = 0,
     .m_slots = module_slots,
 };

@@ -61,6 +61,25 @@ static bool make_room(pk_maps *maps)
     return true;
 }
 
+int pk_maps_copy(pk_maps *maps, const pk_maps *from)
+{
+    pk_maps_clear(maps);
+    if (from->count > maps->capacity) {
+        pk_mapping *grown = realloc(maps->mappings, from->capacity * sizeof *grown);
+        if (grown == NULL) {
+            maps->dropped_count += (int64_t)from->count;
+            return (int)from->count;
+        }
+        maps->mappings = grown;
+        maps->capacity = from->capacity;
+    }
+    if (from->count > 0) {
+        memcpy(maps->mappings, from->mappings, from->count * sizeof *from->mappings);
+    }
+    maps->count = from->count;
+    return 0;
+}
+
 /* False: no room. */
 static bool insert(pk_maps *maps, size_t place, const pk_mapping *mapping)
 {

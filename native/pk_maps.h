@@ -46,6 +46,9 @@ void pk_maps_deinit(pk_maps *maps);
 /* Forgets all mappings: the process has executed another program. */
 void pk_maps_clear(pk_maps *maps);
 
+/* Makes `maps` those of another process, of which it was born. Returns how many were dropped. */
+int pk_maps_copy(pk_maps *maps, const pk_maps *from);
+
 /* Adds a mapping, which takes the place of whatever was there. Returns how many were dropped. */
 int pk_maps_add(pk_maps *maps, const pk_mapping *mapping);
 

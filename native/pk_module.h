@@ -9,5 +9,6 @@
 int pk_module_add_threads(PyObject *module);
 int pk_module_add_sockets(PyObject *module);
 int pk_module_add_pystacks(PyObject *module);
+int pk_module_add_profiler(PyObject *module);
 
 #endif

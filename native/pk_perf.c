@@ -32,6 +32,9 @@ int pk_perf_init(pk_perf *perf, const pk_perf_plan *plan)
 
 void pk_perf_deinit(pk_perf *perf)
 {
+    for (size_t i = 0; i < perf->joined_count; i++) {
+        close(perf->joined[i].descriptor);
+    }
     for (size_t i = 0; i < perf->count; i++) {
         pk_perf_ring_deinit(&perf->rings[i]);
     }
@@ -39,6 +42,41 @@ void pk_perf_deinit(pk_perf *perf)
     free(perf->next);
     free(perf->has_next);
     memset(perf, 0, sizeof *perf);
+}
+
+int pk_perf_join(pk_perf *perf, const pk_perf_plan *plan, pk_perf_source source)
+{
+    if (perf->joined_count + perf->count > PK_PERF_JOINED_LIMIT) {
+        return ENOSPC;
+    }
+    size_t first = perf->joined_count;
+    int error = 0;
+    for (size_t i = 0; error == 0 && i < perf->count; i++) {
+        int descriptor = pk_perf_event_open(plan, source, perf->rings[i].cpu);
+        if (descriptor < 0) {
+            error = errno;
+            break;
+        }
+        perf->joined[perf->joined_count++] = (pk_perf_joined){descriptor, source};
+        error = pk_perf_event_join(descriptor, perf->rings[i].descriptor);
+    }
+    while (error != 0 && perf->joined_count > first) {
+        close(perf->joined[--perf->joined_count].descriptor);
+    }
+    return error;
+}
+
+void pk_perf_part(pk_perf *perf, pk_perf_source source)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < perf->joined_count; i++) {
+        if (perf->joined[i].source == source) {
+            close(perf->joined[i].descriptor);
+        } else {
+            perf->joined[kept++] = perf->joined[i];
+        }
+    }
+    perf->joined_count = kept;
 }
 
 static void refill(pk_perf *perf, size_t ring)

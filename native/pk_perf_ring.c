@@ -5,42 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-static int open_event(const pk_perf_plan *plan, int cpu, uint64_t ring_bytes)
-{
-    struct perf_event_attr wanted;
-    memset(&wanted, 0, sizeof wanted);
-    wanted.size = sizeof wanted;
-    wanted.type = PERF_TYPE_SOFTWARE;
-    wanted.config = PERF_COUNT_SW_CPU_CLOCK;
-    wanted.sample_period = (uint64_t)plan->interval_ns;
-    wanted.sample_type = PK_PERF_SAMPLE_FIELDS;
-    wanted.sample_regs_user = PK_PERF_REGISTERS;
-    wanted.sample_stack_user = plan->stack_bytes;
-    wanted.sample_max_stack = PK_PERF_KERNEL_DEPTH_LIMIT;
-    wanted.exclude_callchain_user = 1; /* without frame pointers it is wrong, and it is slow */
-    wanted.exclude_kernel = !plan->has_kernel;
-    wanted.exclude_callchain_kernel = !plan->has_kernel;
-    wanted.exclude_hv = 1;
-    wanted.exclude_idle = 1;
-    wanted.inherit = plan->thread > 0;
-    wanted.mmap = 1;
-    wanted.mmap2 = 1;
-    wanted.comm = 1;
-    wanted.comm_exec = 1;
-    wanted.task = 1;
-    wanted.context_switch = plan->has_switches;
-    wanted.sample_id_all = 1;
-    wanted.use_clockid = 1;
-    wanted.clockid = CLOCK_MONOTONIC;
-    wanted.watermark = 1;
-    wanted.wakeup_watermark = (uint32_t)(ring_bytes / 2);
-    return (int)syscall(SYS_perf_event_open, &wanted, plan->thread, cpu, -1,
-                        PERF_FLAG_FD_CLOEXEC);
-}
 
 /* Less where so much memory is refused, as long as two samples fit. */
 static int map_ring(pk_perf_ring *ring, const pk_perf_plan *plan)
@@ -71,12 +36,14 @@ int pk_perf_ring_init(pk_perf_ring *ring, const pk_perf_plan *plan, int cpu)
 {
     memset(ring, 0, sizeof *ring);
     ring->descriptor = -1;
+    ring->cpu = cpu;
+    ring->interval_ns = ring->before_interval_ns = plan->interval_ns;
     if (plan->interval_ns <= 0 || plan->stack_bytes % 8 != 0 ||
         plan->stack_bytes > PK_PERF_STACK_BYTES_MAX || plan->page_count < PK_PERF_PAGES_MIN ||
         (plan->page_count & (plan->page_count - 1)) != 0 || plan->page_count > 1 << 16) {
         return EINVAL;
     }
-    ring->descriptor = open_event(plan, cpu, plan->page_count * 4096ULL);
+    ring->descriptor = pk_perf_event_open(plan, PK_PERF_CLOCK, cpu);
     int error = ring->descriptor < 0 ? errno : map_ring(ring, plan);
     if (error == 0) {
         ring->whole = aligned_alloc(8, PK_PERF_RECORD_BYTES_MAX);
@@ -100,6 +67,26 @@ void pk_perf_ring_deinit(pk_perf_ring *ring)
     ring->mapped = NULL;
     ring->whole = NULL;
     ring->descriptor = -1;
+}
+
+int pk_perf_ring_set_interval(pk_perf_ring *ring, int64_t interval_ns, int64_t now_ns)
+{
+    int error = pk_perf_event_set_interval(ring->descriptor, interval_ns);
+    if (error == 0) {
+        ring->before_interval_ns = ring->interval_ns;
+        ring->interval_ns = interval_ns;
+        ring->changed_ns = now_ns;
+    }
+    return error;
+}
+
+/* The kernel goes on telling the interval that a clock began with. */
+static void set_weight(const pk_perf_ring *ring, pk_perf_record *record)
+{
+    record->is_switch = record->weight_ns == 1;
+    record->weight_ns =
+        record->time_ns < ring->changed_ns ? ring->before_interval_ns : ring->interval_ns;
+    record->weight_ns = record->is_switch ? 0 : record->weight_ns;
 }
 
 static struct perf_event_mmap_page *to_page(pk_perf_ring *ring)
@@ -150,6 +137,9 @@ bool pk_perf_ring_peek(pk_perf_ring *ring, pk_perf_record *ret)
             bytes = ring->whole;
         }
         if (pk_perf_record_parse(bytes, size, ret)) {
+            if (ret->kind == PK_PERF_SAMPLE) {
+                set_weight(ring, ret);
+            }
             return true;
         }
         ring->damaged_count++;

@@ -4,6 +4,7 @@
 #ifndef PK_PERF_RING_H
 #define PK_PERF_RING_H
 #include "pk_maps.h"
+#include "pk_perf_event.h"
 #include "pk_unwind.h"
 
 enum {
@@ -12,16 +13,6 @@ enum {
     PK_PERF_PAGES_MIN = 16,
     PK_PERF_KERNEL_DEPTH_LIMIT = 127,
 };
-
-/* What to record. */
-typedef struct {
-    pid_t thread;         /* -1 = whatever runs */
-    int64_t interval_ns;  /* between samples of a busy CPU */
-    uint32_t stack_bytes; /* of each sample: a multiple of 8, at most PK_PERF_STACK_BYTES_MAX */
-    uint32_t page_count;  /* of a ring; a power of two. Less is taken where that is refused */
-    bool has_kernel;      /* also while the kernel runs, with its stack */
-    bool has_switches;    /* each time a thread gets a CPU or leaves it */
-} pk_perf_plan;
 
 typedef enum {
     PK_PERF_SAMPLE,
@@ -42,7 +33,8 @@ typedef struct {
     pid_t tid;
     int32_t cpu;
     /* A sample: */
-    int64_t weight_ns;
+    int64_t weight_ns; /* the CPU time that it stands for */
+    bool is_switch;    /* its thread leaves the CPU; it stands for no time */
     const uint64_t *kernel; /* return addresses of the kernel, leaf first */
     size_t kernel_depth;
     pk_registers registers; /* known = 0: a thread of the kernel, or of a 32-bit program */
@@ -64,19 +56,27 @@ typedef struct {
 
 typedef struct {
     int descriptor;
+    int cpu;
+    /* Samples from `changed_ns` on, and before. */
+    int64_t interval_ns;
+    int64_t before_interval_ns;
+    int64_t changed_ns;
     void *mapped;
     size_t mapped_bytes;
     const uint8_t *bytes;
     uint64_t size_bytes;
     uint64_t head; /* how far it is known to be written, */
     uint64_t tail; /* and read */
-    bool has_switches;
     uint8_t *whole; /* a record that wraps around the end, in one piece */
     int64_t damaged_count;
 } pk_perf_ring;
 
 int pk_perf_ring_init(pk_perf_ring *ring, const pk_perf_plan *plan, int cpu);
 void pk_perf_ring_deinit(pk_perf_ring *ring);
+
+/* Changes the interval between samples of a ring whose plan names no thread. The one that is under
+ * way begins anew, so that this should be seldom. */
+int pk_perf_ring_set_interval(pk_perf_ring *ring, int64_t interval_ns, int64_t now_ns);
 
 /* Looks how much was written. */
 void pk_perf_ring_look(pk_perf_ring *ring);

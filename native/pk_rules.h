@@ -4,13 +4,16 @@
 #define PK_RULES_H
 #include "pk_cfi.h"
 
-enum { PK_RULES_LIMIT = 1 << 15 }; /* a power of two; 1.8 MB */
+enum { PK_RULES_LIMIT = 1 << 15 }; /* a power of two; 2 MB */
 
 typedef struct {
     uint64_t address;
     uint32_t serial; /* of the source; 0 = unused */
     pk_rule rule;
+    uint8_t unused[8];
 } pk_rules_entry;
+
+_Static_assert(sizeof(pk_rules_entry) == 64, "an entry lies in one line of a cache");
 
 typedef struct {
     pk_rules_entry *entries;

@@ -1,4 +1,4 @@
-"""The C extension: samplers of threads, sockets and Python stacks. Built from native/."""
+"""The C extension: samplers of threads, sockets and stacks. Built from native/."""
 
 from collections.abc import Iterable
 
@@ -171,4 +171,55 @@ class PythonSampler:
         ...
     def status(self) -> dict[str, int]:
         """Ticks, cost and counts so far; names as in native/pk_pysampler.h and pk_pyprocess.h."""
+        ...
+
+# --- native stacks (native/module_profiler.c) ---
+
+class NativeSampler:
+    """Samples what runs, with its native stack, without stopping it, on a thread of its own.
+
+    It samples each busy CPU every `interval_ns`, or as often as `budget_ratio` of a core pays for:
+    all CPUs whatever runs on them, or else only the `threads` and what they beget. Stacks are taken
+    of the wanted processes, nobody's at first. `has_switches` tells how long their threads were off
+    the CPU, too, unless there are more than 10,000 switches a second. At most `row_limit` rows wait
+    between two takes. One caller at a time.
+    Raises: OSError (EACCES, EPERM: the kernel refuses to record that), ValueError.
+    """
+
+    def __new__(
+        cls,
+        proc_root: str,
+        *,
+        interval_ns: int = 20_408_163,
+        budget_ratio: float = 0.0025,
+        stack_bytes: int = 16_384,
+        row_limit: int = 16_384,
+        is_host_wide: bool = True,
+        has_kernel: bool = True,
+        has_switches: bool = False,
+        threads: Iterable[int] = (),
+    ) -> NativeSampler: ...
+    def set_wanted(self, pids: Iterable[int] | None, /) -> None:
+        """Tells whose stacks are wanted, with all that they beget; None: everybody's."""
+        ...
+    def set_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that it may cost, from the next tick on."""
+        ...
+    def take(
+        self,
+    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...], list[tuple[int, int, bytes, bytes]], int]:
+        """Hands over what is new since the last take; never waits.
+
+        Shape: columns of 64-bit integers (t_ns, pid, tid, cpu, kind, stack, weight_ns, end,
+        is_open) with kind 0 on a CPU, 1 left it, 2 would have run on; columns of frames (stack,
+        depth, object, offset, flags); objects as (kind, pid, path, build-id) with kind 0 file,
+        1 vdso, 2 kernel, 3 anonymous; rows dropped. Stacks and objects are numbered from 0 in the
+        order in which they come.
+        """
+        ...
+    def stop(self, timeout_ns: int = 300_000_000, /) -> bool:
+        """Looks once more and ends; False: a read hung, and the sampler was left behind."""
+        ...
+    def status(self) -> dict[str, int]:
+        """Samples, cost and counts so far; names as in native/pk_profiler.h and pk_profile.h."""
         ...

@@ -84,11 +84,27 @@ class Watch:
         self.busy = path, time.monotonic_ns()
 
 
+class StackWish(Struct, frozen=True):
+    """How native stacks are sampled; what is given here is what a diagnosis wants.
+
+    `has_switches`: how long threads were off the CPU, too, which costs each switch 1 to 2 us, and
+    with stacks up to 7 us. `is_host_wide`: everybody's stacks, not the target's alone. `ratio_max`
+    is what it may cost of a core.
+    """
+
+    rate_hertz: float = 49.0
+    stack_bytes: int = 16_384
+    has_switches: bool = False
+    is_host_wide: bool = False
+    ratio_max: float = 0.003
+
+
 class Host(Struct, frozen=True):
     """One machine as collectors see it; tests give roots of a fixture tree.
 
     `spent_ns` is the CPU time that all of perfkit has used; `recent`, see `share`, and `allowance`
-    are set while a recording runs; `watch` is set where somebody must know which read does not end.
+    are set while a recording runs; `watch` is set where somebody must know which read does not end;
+    `stacks` is what whoever records asks of native stacks.
     """
 
     proc: Path = Path("/proc")
@@ -98,6 +114,7 @@ class Host(Struct, frozen=True):
     recent: Recent | None = None
     watch: Watch | None = None
     allowance: Allowance | None = None
+    stacks: StackWish = StackWish()
 
     def share(self, key: Hashable, read: Callable[[], _T], age_ns_max: int = SHARED_NS_MAX) -> _T:
         """Gives what `read` gave a moment ago, if that is shared here. Nobody may change it.

@@ -80,12 +80,16 @@ class Row(Struct, frozen=True):
 
 
 class Rows(Struct, frozen=True):
-    """Many rows at once, as packed little-endian columns of 8-byte values (no text columns)."""
+    """Many rows at once, as packed little-endian columns of 8-byte values.
+
+    Shape: the values of text columns are places in `texts`, which are few.
+    """
 
     table: str
     columns: tuple[bytes, ...]
     row_count: int
     dropped_count: int = 0
+    texts: tuple[str, ...] = ()
 
 
 Item = Reading | Row | Rows

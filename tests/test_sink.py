@@ -87,6 +87,8 @@ def test_declared_tables_are_there_without_rows() -> None:
         Rows("pairs", (bytes(8), bytes(7)), 1),
         Rows("pairs", (bytes(16), bytes(16)), 1),
         Rows("names", (bytes(8), bytes(8)), 1),
+        Rows("names", (bytes(8), array("q", [1]).tobytes()), 1, texts=("a",)),
+        Rows("names", (bytes(8), array("q", [-1]).tobytes()), 1, texts=("a",)),
     ],
 )
 def test_items_that_were_not_declared_are_refused(item: Item) -> None:
@@ -118,6 +120,18 @@ def test_rows_over_the_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     table = to_capture(one).tables["pairs"]
     assert (table.row_count, table.dropped_count) == (3, 7 + 3 + 1)
     assert one.dropped_count == 11
+
+
+def test_packed_rows_may_hold_text() -> None:
+    """A packed text column holds places among the texts that come with it."""
+    one = make_sink()
+    one.take([Row("names", (1, "b"))], t_ns=1)
+    columns = array("q", [2, 3, 4]).tobytes(), array("q", [1, 0, 1]).tobytes()
+
+    one.take([Rows("names", columns, 3, texts=("a", "b"))], t_ns=1)
+
+    rows = to_rows(to_capture(one), "names")
+    assert [row["name"] for row in rows] == ["b", "b", "a", "b"]
 
 
 def test_drops_can_be_told_without_rows() -> None:

@@ -11,7 +11,7 @@ from programs import build
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "native"
 NOUNS = ("blocks", "elf", "fde", "cfi", "expression", "rules", "maps", "objects")
-PARTS = (*NOUNS, "walk", "guess", "unwind", "perf", "perf_record", "perf_ring")
+PARTS = (*NOUNS, "walk", "guess", "unwind", "perf", "perf_event", "perf_record", "perf_ring")
 SOURCES = [f"-I{ROOT / 'native'}", *(str(ROOT / "native" / f"pk_{one}.c") for one in PARTS)]
 
 

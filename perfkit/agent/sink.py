@@ -180,13 +180,29 @@ class Sink:
         if not rows.row_count:
             return
         sizes = {len(column) for column in rows.columns}
-        types = {column.typecode for column in table.arrays}
-        if sizes != {8 * rows.row_count} or len(rows.columns) != len(table.arrays) or "I" in types:
+        if sizes != {8 * rows.row_count} or len(rows.columns) != len(table.arrays):
             raise ValueError(f"packed rows do not fit the columns of table {rows.table!r}")
+        columns = [
+            self._to_indexes(rows, column) if array_.typecode == "I" else column
+            for array_, column in zip(table.arrays, rows.columns, strict=True)
+        ]
         room = table.admit(rows.row_count)
-        for array_, column in zip(table.arrays, rows.columns, strict=True):
-            array_.frombytes(memoryview(column)[: 8 * room])
+        for array_, column in zip(table.arrays, columns, strict=True):
+            array_.frombytes(memoryview(column)[: array_.itemsize * room])
         table.row_count += room
+
+    def _to_indexes(self, rows: Rows, column: bytes) -> bytes:
+        """A packed text column as indexes of our strings.
+
+        Raises: ValueError for places that the rows have no text for, or where strings are full.
+        """
+        places = array("q", column)
+        if places and not 0 <= min(places) <= max(places) < len(rows.texts):
+            raise ValueError(f"packed rows do not fit the texts given for table {rows.table!r}")
+        indexes = [self._intern(text) for text in rows.texts]
+        if None in indexes:
+            raise ValueError(f"no room for the texts of table {rows.table!r}")
+        return array("I", (indexes[place] or 0 for place in places)).tobytes()
 
     def _intern(self, value: int | float | str) -> int | None:
         index = self._strings.get(value) if isinstance(value, str) else None
