@@ -32,7 +32,7 @@ from perfkit.model import (
 
 FIXTURE = "live"  # proved on real programs, not on fixture trees
 
-WANT = Want(start_ratio=0.002, ratio_min=0.001, ratio_max=0.003, weight=2)
+WANT = Want(start_ratio=0.0012, ratio_min=0.0006, ratio_max=0.002, weight=2)
 THREAD_LIMIT = 4096
 # More of the samples than this is worth a remark.
 REMARK_RATIO = 0.02
@@ -265,7 +265,12 @@ def to_remarks(status: dict[str, int], step_words: str) -> Iterator[str]:
 
 
 def open_session(host: Host, target: Target) -> Session:
-    """Begins to sample, with as much as the kernel grants."""
+    """Begins to sample, with as much as the kernel grants.
+
+    Raises: `Unavailable` where nobody is wanted, or nothing is granted.
+    """
+    if not target.processes and not host.stacks.is_host_wide:
+        raise Unavailable("no service was chosen, so there are no stacks to sample")
     return _Session(host, target)
 
 
@@ -273,7 +278,7 @@ COLLECTOR = Collector(
     "native_stacks",
     metrics=(),
     tables=(NATIVE_OBJECTS, NATIVE_STACKS, NATIVE_SAMPLES),
-    scope="target",
+    scope="host",  # of all processes, where they are asked for
     interval_s=1.0,
     timeout_s=0.3,
     open=open_session,

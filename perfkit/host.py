@@ -92,11 +92,11 @@ class StackWish(Struct, frozen=True):
     is what it may cost of a core.
     """
 
-    rate_hertz: float = 49.0
+    rate_hertz: float = 25.0
     stack_bytes: int = 16_384
     has_switches: bool = False
     is_host_wide: bool = False
-    ratio_max: float = 0.003
+    ratio_max: float = 0.002
 
 
 class Host(Struct, frozen=True):

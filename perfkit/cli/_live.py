@@ -14,6 +14,7 @@ from perfkit.errors import PerfkitError, RunError, UsageError
 
 if TYPE_CHECKING:
     from perfkit.agent.loop import Progress as Step
+    from perfkit.host import StackWish
     from perfkit.model import Header
 
 THIS_HOST = "."
@@ -24,7 +25,7 @@ BAR_WIDTH = 10
 
 
 class Sampling(NamedTuple):
-    """What the user wants sampled."""
+    """What the user wants sampled; `stacks` how, where it is not as a diagnosis does."""
 
     target: str
     pid: int | None
@@ -32,6 +33,7 @@ class Sampling(NamedTuple):
     seconds: float
     probe: bool
     quiet: bool
+    stacks: StackWish | None = None
 
 
 def sample(wanted: Sampling, stop: threading.Event) -> bytes:
@@ -94,9 +96,11 @@ def _record_here(
 ) -> bytes:
     from perfkit.agent.record import RecordOptions
     from perfkit.fetch.local import fetch
+    from perfkit.host import Host
 
     return fetch(
         RecordOptions(
+            host=Host() if wanted.stacks is None else Host(stacks=wanted.stacks),
             pid=wanted.pid,
             only_pid=wanted.only_pid,
             seconds=wanted.seconds,

@@ -28,8 +28,11 @@ from perfkit.errors import UsageError
 if TYPE_CHECKING:
     from perfkit.analysis.profile import Subject
     from perfkit.cli._show import View
+    from perfkit.host import StackWish
 
 SECONDS = 10.0
+RATE_HERTZ = 99.0
+RATIO_MAX = 0.01  # of one core
 TREE = "tree"
 
 
@@ -85,7 +88,8 @@ def flame(  # noqa: PLR0917 (typer makes the arguments into options)
             )
         return _show_saved(subject, view, of)
     length_s = SECONDS if seconds is None else seconds
-    wanted = Sampling(subject, pid, only_pid, length_s, False, quiet)
+    wish = choose_stacks(subject, of)
+    wanted = Sampling(subject, pid, only_pid, length_s, False, quiet, wish)
     check_target(wanted)
     from perfkit.codec import decode
 
@@ -123,6 +127,22 @@ def choose_subject(*, off_cpu: bool, wall: bool, host: bool) -> Subject:
     if wall:
         return "wall"
     return "host" if host else "cpu"
+
+
+def choose_stacks(target: str, of: Subject) -> StackWish:
+    """How native stacks are sampled for a profile. Raises: `UsageError` for what is only here."""
+    from perfkit.host import StackWish
+
+    if target != THIS_HOST and of in ("off-cpu", "host"):
+        raise UsageError(
+            f"--{of} cannot be asked of another host", fix=f"run it there: perfkit flame . --{of}"
+        )
+    return StackWish(
+        rate_hertz=RATE_HERTZ,
+        has_switches=of == "off-cpu",
+        is_host_wide=of == "host",
+        ratio_max=RATIO_MAX,
+    )
 
 
 def check_format(name: str) -> None:
