@@ -32,6 +32,7 @@ class Offsets(Struct, frozen=True):
     text_state: int
     text_ascii_bytes: int
     text_compact_bytes: int
+    frame_entry: int = -1
 
     def as_tuple(self) -> tuple[int, ...]:
         """All of them."""
@@ -40,7 +41,7 @@ class Offsets(Struct, frozen=True):
 
 # Printed by a C program that was compiled against the headers of 3.11.7 and 3.12.1.
 KNOWN = {
-    "3.11": Offsets(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72),
+    "3.11": Offsets(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72, 68),
     "3.12": Offsets(40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56),
 }
 COOKIE = b"xdebugpy"

@@ -9,7 +9,10 @@ static int module_exec(PyObject *module)
     if (pk_module_add_sockets(module) != 0) {
         return -1;
     }
-    return pk_module_add_pystacks(module);
+    if (pk_module_add_pystacks(module) != 0) {
+        return -1;
+    }
+    return pk_module_add_dump(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {

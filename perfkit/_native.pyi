@@ -130,6 +130,61 @@ def parse_sock_diag(datagram: bytes, /) -> list[tuple[object, ...]]:
     """
     ...
 
+# --- one look at all threads (native/module_dump.c) ---
+
+NativeObject = tuple[int, int, bytes, str]
+"""A process that maps it, its kind (0 file, 1 vdso, 2 kernel, 3 anonymous), path, build-id."""
+
+NativeFrame = tuple[int, int, int]
+"""Number of the object, offset in its file (the address where it has none), PK_FRAME_* flags."""
+
+DumpedThread = tuple[
+    int,
+    bytes,
+    int,
+    tuple[int, tuple[int, int, int, int, int, int], int, int],
+    tuple[int, int, tuple[tuple[int, int, int], ...]],
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+]
+"""A thread: tid, name, state letter; its system call (number, arguments, stack pointer, program
+counter); what lies behind that (inode of the descriptor, word behind the futex, members of a poll
+as (fd, events, inode)); native stack (-1: none), why that ends (pk_unwind_end), why there is none
+(errno; 0: it runs); Python stack (-1: none), why there is none (errno; 0: it runs no Python);
+whether it has not run during the look, and not until the end of all looks."""
+
+def dump_threads(
+    proc_root: str,
+    pid: int,
+    runtime_address: int,
+    offsets: Iterable[int] | None,
+    thread_limit: int,
+    /,
+) -> tuple[
+    list[DumpedThread],
+    list[NativeObject],
+    list[tuple[NativeFrame, ...]],
+    list[tuple[bytes, bytes]],
+    list[tuple[int, ...]],
+    int,
+    int,
+    int,
+]:
+    """One look at all threads of a process, none of which is stopped.
+
+    Shape: threads, objects, native stacks (leaf first), functions as (name, file), Python stacks
+    as numbers of functions (innermost first; with bit 31 where C called it), the time that it took
+    in ns, threads beyond the limit, threads that ended meanwhile.
+    Missing: no Python frames where `offsets` is None; else they are as in native/pk_pylayout.h.
+    Raises: OSError (ProcessLookupError where there is no such process), ValueError.
+    """
+    ...
+
 # --- Python stacks (native/module_pystacks.c) ---
 
 class PythonSampler:
