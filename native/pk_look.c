@@ -9,6 +9,7 @@
 
 static const uint64_t ADDRESS_MIN = 4096;
 static const uint64_t ADDRESS_LIMIT = 1ULL << 47;
+static const int64_t LEAF_PAUSE_NS = 20 * 1000 * 1000;
 static const int64_t MAPS_PAUSE_NS = 1000LL * 1000 * 1000;
 static const int64_t MAPS_PAUSE_LIMIT_NS = 32 * 1000LL * 1000 * 1000;
 static const int64_t MAPS_AGE_LIMIT_NS = 10 * 1000LL * 1000 * 1000;
@@ -36,7 +37,8 @@ void pk_looker_deinit(pk_looker *looker)
 
 void pk_look_process_init(pk_look_process *process, int32_t pid)
 {
-    *process = (pk_look_process){.pid = pid, .maps_pause_ns = MAPS_PAUSE_NS};
+    *process = (pk_look_process){.pid = pid, .maps_pause_ns = MAPS_PAUSE_NS,
+                                 .leaf_pause_ns = LEAF_PAUSE_NS};
     pk_maps_init(&process->maps);
 }
 
@@ -109,6 +111,28 @@ static int read_maps(pk_looker *looker, pk_look_process *process, int64_t at_ns)
     return pk_maps_read(&process->maps, looker->unwinder.objects.proc, process->pid);
 }
 
+static int64_t lengthen(int64_t pause_ns)
+{
+    return 2 * pause_ns < MAPS_PAUSE_LIMIT_NS ? 2 * pause_ns : MAPS_PAUSE_LIMIT_NS;
+}
+
+/* Has mappings at hand that are young enough, and that the code at hand lies in: where it does not
+ * another program is executed. */
+static int renew_maps(pk_looker *looker, pk_look_process *process, const pk_look *look)
+{
+    uint64_t leaf = (uint64_t)look->call.program_counter;
+    int64_t age_ns = look->t_ns - process->maps_ns;
+    bool is_known = process->maps_ns != 0 && pk_maps_find(&process->maps, leaf) != NULL;
+    int64_t limit_ns = is_known ? MAPS_AGE_LIMIT_NS : process->leaf_pause_ns;
+    if (process->maps_ns != 0 && age_ns <= limit_ns) {
+        return 0;
+    }
+    int error = read_maps(looker, process, look->t_ns);
+    is_known = error == 0 && pk_maps_find(&process->maps, leaf) != NULL;
+    process->leaf_pause_ns = is_known ? LEAF_PAUSE_NS : lengthen(process->leaf_pause_ns);
+    return error;
+}
+
 static void unwind(pk_looker *looker, pk_look_process *process, const pk_syscall *call,
                    size_t copied_bytes)
 {
@@ -133,9 +157,7 @@ static void read_stack(pk_looker *looker, pk_look_process *process, pk_look *loo
         look->stack_error = EFAULT;
         return;
     }
-    if (process->maps_ns == 0 || look->t_ns - process->maps_ns > MAPS_AGE_LIMIT_NS) {
-        look->stack_error = read_maps(looker, process, look->t_ns);
-    }
+    look->stack_error = renew_maps(looker, process, look);
     if (look->stack_error != 0) {
         process->maps_ns = 0;
         return;
@@ -154,10 +176,9 @@ static void read_stack(pk_looker *looker, pk_look_process *process, pk_look *loo
             return;
         }
         unwind(looker, process, &look->call, copied_bytes);
-        int64_t longer_ns = 2 * process->maps_pause_ns;
-        process->maps_pause_ns = looker->stack.end != PK_UNWIND_LOST ? MAPS_PAUSE_NS
-                                 : longer_ns < MAPS_PAUSE_LIMIT_NS   ? longer_ns
-                                                                     : MAPS_PAUSE_LIMIT_NS;
+        process->maps_pause_ns = looker->stack.end != PK_UNWIND_LOST
+                                     ? MAPS_PAUSE_NS
+                                     : lengthen(process->maps_pause_ns);
     }
     look->has_stack = true;
 }

@@ -24,7 +24,8 @@ typedef struct {
     int32_t pid;
     pk_maps maps;
     int64_t maps_ns;       /* when they were read; 0 = not yet */
-    int64_t maps_pause_ns; /* they are not read again before so much time has passed */
+    int64_t maps_pause_ns; /* for a stack that is lost they are not read again before that */
+    int64_t leaf_pause_ns; /* nor before that where even the leaf lies in none of them */
     pk_pyprocess *python;  /* owned; NULL: no Python that is known */
     int64_t listed_ns;     /* when its Python threads were listed; 0 = not yet */
 } pk_look_process;
