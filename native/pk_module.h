@@ -14,6 +14,7 @@ int pk_module_add_threads(PyObject *module);
 int pk_module_add_sockets(PyObject *module);
 int pk_module_add_pystacks(PyObject *module);
 int pk_module_add_dump(PyObject *module);
+int pk_module_add_processes(PyObject *module);
 
 /* Reads a sequence of offsets; 0, or -1 with an error where it is none. */
 int pk_module_to_layout(PyObject *offsets, pk_pylayout *ret);

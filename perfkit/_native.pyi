@@ -14,7 +14,8 @@ class ThreadSampler:
 
     It begins at once, at 1 / `interval_ns` or what `budget_ratio` of a core pays for. At most
     `row_limit` rows wait between two takes, at most `thread_limit` threads are followed, at most
-    `descriptor_limit` files stay open (-1: what RLIMIT_NOFILE leaves). One caller at a time.
+    `descriptor_limit` files stay open (-1: what RLIMIT_NOFILE leaves). Stacks of blocked threads
+    are taken for `wall_budget_ratio` of a core beside that; 0: none. One caller at a time.
     Raises: OSError, ValueError.
     """
 
@@ -28,6 +29,7 @@ class ThreadSampler:
         row_limit: int = 32_768,
         thread_limit: int = 4096,
         descriptor_limit: int = -1,
+        wall_budget_ratio: float = 0.0,
     ) -> ThreadSampler: ...
     def add_pids(self, pids: Iterable[int], /) -> None:
         """Begins to follow more processes, from the next tick on; known ones change nothing."""
@@ -43,8 +45,36 @@ class ThreadSampler:
 
         Shape: thread_runs, poll_members, sampler_ticks and cgroup_ticks with the columns of those
         tables; threads_met: pid, tid, start_ticks, nice, policy, first_seen_ns and a name of 16
-        bytes in two columns; thread_runs_open: rows of a sampler that had to be abandoned.
+        bytes in two columns; thread_runs_open: rows of a sampler that had to be abandoned;
+        wall_samples: the columns of that table.
         """
+        ...
+    def add_python(self, pid: int, runtime_address: int, offsets: Iterable[int], /) -> None:
+        """Has the Python frames of a process read with its stacks, of up to 64 processes.
+
+        Offsets as in native/pk_pylayout.h. Raises: OSError where there is no more room.
+        """
+        ...
+    def set_wall_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that stacks may cost, from the next tick on."""
+        ...
+    def take_stacks(
+        self,
+    ) -> tuple[
+        list[NativeObject],
+        list[tuple[NativeFrame, ...]],
+        list[tuple[bytes, bytes]],
+        list[tuple[int, ...]],
+    ]:
+        """Hands over what wall_samples refer to, as far as it is new; asked for after `take`.
+
+        Shape: objects, stacks (leaf first), functions as (name, file), Python stacks as numbers of
+        functions (innermost first; with bit 31 where C called it). Each is numbered from 0 in the
+        order in which they come.
+        """
+        ...
+    def wall_status(self) -> dict[str, int]:
+        """Cost and counts of stacks so far; names as in native/pk_wall.h."""
         ...
     def stop(self, timeout_ns: int = 300_000_000, /) -> bool:
         """Observes every thread once more, closes all rows and ends the sampler.
