@@ -60,9 +60,12 @@ def wait_for_peer():
     pair[0].recv(1)
 def wait_in_sleep():
     time.sleep(1000)
+def wait_under_sort():  # C calls Python again
+    sorted([1], key=lambda _: wait_in_sleep())
 threading.Thread(target=hold, daemon=True).start()
 time.sleep(0.1)
-for one in (wait_for_lock, wait_for_job, wait_for_job, wait_for_peer, wait_in_sleep):
+waits = wait_for_lock, wait_for_job, wait_for_job, wait_for_peer, wait_in_sleep, wait_under_sort
+for one in waits:
     threading.Thread(target=one, daemon=True).start()
 time.sleep(0.1)
 print("ready", flush=True)
@@ -190,13 +193,13 @@ def test_python_frames_stand_where_they_belong(name: str) -> None:
 
     groups = {
         function: group_of(readable, function)
-        for function in ("wait_for_lock", "wait_for_job", "wait_for_peer", "wait_in_sleep")
+        for function in ("wait_for_lock", "wait_for_job", "wait_for_peer", "wait_under_sort")
     }
     assert {group.grade for group in groups.values()} == {"exact"}
     assert len(groups["wait_for_job"].threads) == 2
     kinds = {function: group.kind for function, group in groups.items()}
     assert kinds["wait_for_lock"] == kinds["wait_for_job"] == "python lock"
-    assert (kinds["wait_for_peer"], kinds["wait_in_sleep"]) == ("read", "sleep")
+    assert (kinds["wait_for_peer"], kinds["wait_under_sort"]) == ("read", "sleep")
     names = [frame.function for frame in groups["wait_for_job"].frames if frame.is_python]
     assert names[:3] == ["Condition.wait", "Queue.get", "wait_for_job"]
     assert all(group.frames[0].place == "libc.so.6" for group in groups.values())
