@@ -19,6 +19,7 @@ from perfkit.collectors._descriptors import to_text
 from perfkit.collectors._proc import parse_status
 from perfkit.collectors._pyoffsets import Offsets
 from perfkit.collectors.python_runtime import Runtime, find_runtime
+from perfkit.dump import Gil
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Rate
@@ -28,6 +29,7 @@ WANT = Want(start_ratio=0.005, ratio_min=0.002, ratio_max=0.006, weight=4)
 PROCESS_LIMIT = 8
 STATUS_LIMIT_BYTES = 16384
 ADDRESS_LIMIT = 1 << 47
+TID_LIMIT = 1 << 30
 TORN_RATIO, MISSED_RATIO = 0.05, 0.05  # more than this is worth a remark
 FRAMES, BLOCKED = "frames", "frames_blocked"
 
@@ -68,7 +70,7 @@ class FrameReader:
         """
         if len(self.pids) >= PROCESS_LIMIT:
             return False
-        found = self._find(pid)
+        found = find_interpreter(self._host, pid, self._runtimes)
         if found is None:
             return False
         if self._sampler is None:
@@ -133,26 +135,32 @@ class FrameReader:
             note="; ".join(to_remarks(status)),
         )
 
-    def _find(self, pid: int) -> tuple[int, Offsets] | None:
-        """Where the runtime lies and how it is laid out, if a look confirms it."""
-        status = self._host.read_proc(f"{pid}/status", STATUS_LIMIT_BYTES)
-        if len(parse_status(status).get("NSpid", "").split()) > 1:
-            return None  # CPython knows its threads by the numbers of another namespace
-        found = find_runtime(self._host, pid, self._runtimes)
-        if found is None:
-            return None
-        try:
-            memory = os.open(f"{self._host.proc}/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            refused = isinstance(error, PermissionError)
-            why = f"the memory of process {pid} cannot be read: {error.strerror}"
-            raise Unavailable(why, grant=_GRANT if refused else "") from error
-        try:
-            return _confirm(memory, found.start_address, found.version)
-        except (OSError, OverflowError):
-            return None
-        finally:
-            os.close(memory)
+
+def find_interpreter(
+    host: Host, pid: int, known: dict[tuple[str, str], Runtime | None]
+) -> tuple[int, Offsets] | None:
+    """Where a process's runtime lies and how it is laid out, if a look confirms it.
+
+    `known` keeps what files say. Raises: `Unavailable` where it may not be read.
+    """
+    status = host.read_proc(f"{pid}/status", STATUS_LIMIT_BYTES)
+    if len(parse_status(status).get("NSpid", "").split()) > 1:
+        return None  # CPython knows its threads by the numbers of another namespace
+    found = find_runtime(host, pid, known)
+    if found is None:
+        return None
+    try:
+        memory = os.open(f"{host.proc}/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        refused = isinstance(error, PermissionError)
+        why = f"the memory of process {pid} cannot be read: {error.strerror}"
+        raise Unavailable(why, grant=_GRANT if refused else "") from error
+    try:
+        return _confirm(memory, found.start_address, found.version)
+    except (OSError, OverflowError):
+        return None
+    finally:
+        os.close(memory)
 
 
 def _confirm(memory: int, start: int, version: str) -> tuple[int, Offsets] | None:
@@ -167,6 +175,28 @@ def _confirm(memory: int, start: int, version: str) -> tuple[int, Offsets] | Non
     thread = _read_word(memory, interpreter + offsets.interpreter_threads)
     back = _read_word(memory, thread + offsets.thread_interpreter)
     return (start, offsets) if back == interpreter else None
+
+
+def read_gil(memory: int, start: int, version: str, offsets: Offsets) -> Gil | None:
+    """Who holds the main interpreter's lock at this moment; None where that cannot be read.
+
+    `memory` is the process's, open; `start` its runtime's address.
+    """
+    minor = _pyoffsets.to_minor(version)
+    try:
+        if minor in _pyoffsets.LOCK_IN_RUNTIME:
+            lock = start + _pyoffsets.LOCK_IN_RUNTIME[minor]
+        elif minor in _pyoffsets.LOCK_POINTERS:
+            interpreter = _read_word(memory, start + offsets.runtime_interpreters)
+            lock = _read_word(memory, interpreter + _pyoffsets.LOCK_POINTERS[minor])
+        else:
+            return None
+        is_held = os.pread(memory, 4, lock + _pyoffsets.LOCK_IS_HELD)
+        thread = _read_word(memory, lock + _pyoffsets.LOCK_HOLDER)
+        native = _read_word(memory, thread + offsets.thread_native_id) if thread else 0
+    except (OSError, OverflowError):
+        return None
+    return Gil(is_held == b"\1\0\0\0", native if 0 < native < TID_LIMIT else 0)
 
 
 def _read_word(memory: int, address: int) -> int:

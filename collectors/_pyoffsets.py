@@ -32,6 +32,7 @@ class Offsets(Struct, frozen=True):
     text_state: int
     text_ascii_bytes: int
     text_compact_bytes: int
+    frame_entry: int = -1
 
     def as_tuple(self) -> tuple[int, ...]:
         """All of them."""
@@ -40,9 +41,14 @@ class Offsets(Struct, frozen=True):
 
 # Printed by a C program that was compiled against the headers of 3.11.7 and 3.12.1.
 KNOWN = {
-    "3.11": Offsets(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72),
+    "3.11": Offsets(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72, 68),
     "3.12": Offsets(40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56),
 }
+# Of the interpreter's lock, by the same program and that of 3.13.0: where it lies in the runtime
+# (3.11), or what points to it in the interpreter; its holder and whether it is held, in it.
+LOCK_IN_RUNTIME = {"3.11": 360}
+LOCK_POINTERS = {"3.12": 384, "3.13": 16}
+LOCK_HOLDER, LOCK_IS_HELD = 8, 16
 COOKIE = b"xdebugpy"
 PUBLISHED_BYTES = 512
 # 3.14 publishes other fields at other places, and has not been tried.

@@ -1,4 +1,5 @@
-"""What every thread of the service does, without stopping it: runs of facts at up to 100 Hz.
+"""What every thread of the service does, without stopping it: runs of facts at up to 100 Hz, and
+the stacks of those that are blocked.
 
 A thread in C reads /proc/PID/task (see native/pk_sampler.h); this file tells it which processes
 belong to the service, and adds what is read once: names, descriptors, what epolls watch.
@@ -19,6 +20,9 @@ from perfkit.collectors._cgroup import cpu_chains
 from perfkit.collectors._descriptors import EPOLL_MEMBERS, FDS, DescriptorTable, to_text
 from perfkit.collectors._proc import parse_status
 from perfkit.collectors._service import ServiceTracker
+from perfkit.collectors._wall import TABLES as WALL_TABLES
+from perfkit.collectors._wall import WANT as WALL_WANT
+from perfkit.collectors._wall import WallStacks
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import (
@@ -39,6 +43,7 @@ FIXTURE = "live"  # proved on real threads, not on fixture trees
 INTERVAL_NS = 10_000_000
 WANT = Want(start_ratio=0.006, ratio_min=0.0025, ratio_max=0.02, weight=5)
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
+FIRST_INTERPRETERS = 16  # looked for before the window begins
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
 STATUS_LIMIT_NS = 1_000_000  # and the CPU time they may take
 LAST_STATUS_LIMIT_NS = 100_000_000  # the same after the window
@@ -143,8 +148,14 @@ class _Session:
         self._dropped_count = 0
         pids = self._tracker.service_pids
         self._sampler = _native.ThreadSampler(
-            os.fspath(host.proc), pids, interval_ns=INTERVAL_NS, budget_ratio=WANT.start_ratio
+            os.fspath(host.proc),
+            pids,
+            interval_ns=INTERVAL_NS,
+            budget_ratio=WANT.start_ratio,
+            wall_budget_ratio=WALL_WANT.start_ratio,
         )
+        self._wall = WallStacks(host, self._sampler)
+        self._wall.find_interpreters(pids, limit=FIRST_INTERPRETERS)
         self._told = set(pids)
         self._ratios = [WANT.start_ratio]
         for ref in cpu_chains(host, target):
@@ -157,6 +168,7 @@ class _Session:
         new = [pid for pid in pids if pid not in self._told]
         self._sampler.add_pids(new)
         self._told = set(pids)
+        self._wall.find_interpreters(pids)
         yield from self._take()
         yield from self._describe(STATUS_LIMIT_NS)
         yield from self._descriptors.poll(pids)
@@ -164,6 +176,7 @@ class _Session:
 
     def _share_budget(self) -> None:
         """Asks what the sampler may take of a core by now."""
+        self._wall.share_budget()
         if self._host.allowance is None:
             return
         status = self._sampler.status()
@@ -194,6 +207,7 @@ class _Session:
     def _to_notes(self, status: dict[str, int]) -> Iterator[str]:
         yield from to_pace_remark(status, sum(self._ratios) / len(self._ratios))
         yield from to_remarks(status, self._dropped_count, len(self._descriptors.refused))
+        yield from self._wall.to_remarks()
 
     def _take(self) -> Iterator[Item]:
         taken = self._sampler.take()
@@ -204,6 +218,7 @@ class _Session:
         for table, rows in taken.items():
             self._dropped_count += rows[2]
             yield Rows(table, *rows)
+        yield from self._wall.take()
 
     def _describe(self, limit_ns: int) -> Iterator[Item]:
         """Yields threads with what their status tells; the file is dear, so few at a time."""
@@ -291,6 +306,7 @@ COLLECTOR = Collector(
         CGROUP_TICKS,
         FDS,
         EPOLL_MEMBERS,
+        *WALL_TABLES,
     ),
     scope="target",
     interval_s=1.0,

@@ -12,6 +12,9 @@ static int module_exec(PyObject *module)
     if (pk_module_add_pystacks(module) != 0) {
         return -1;
     }
+    if (pk_module_add_processes(module) != 0 || pk_module_add_dump(module) != 0) {
+        return -1;
+    }
     return pk_module_add_profiler(module);
 }
 

@@ -88,29 +88,6 @@ static void sampler_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* Reads the sequence of offsets; -1 with an error where it is none. */
-static int to_layout(PyObject *offsets, pk_pylayout *ret)
-{
-    int64_t values[PK_PY_OFFSET_COUNT];
-    PyObject *list = PySequence_List(offsets);
-    if (list == NULL) {
-        return -1;
-    }
-    Py_ssize_t count = PyList_Size(list);
-    for (Py_ssize_t i = 0; i < count && i < PK_PY_OFFSET_COUNT; i++) {
-        values[i] = PyLong_AsLongLong(PyList_GetItem(list, i));
-    }
-    Py_DECREF(list);
-    if (PyErr_Occurred()) {
-        return -1;
-    }
-    if (count != PK_PY_OFFSET_COUNT || pk_pylayout_init(ret, values) != 0) {
-        PyErr_SetString(PyExc_ValueError, "offsets are not those of a CPython");
-        return -1;
-    }
-    return 0;
-}
-
 static PyObject *sampler_add(PyObject *object, PyObject *arguments)
 {
     sampler_object *self = (sampler_object *)object;
@@ -119,7 +96,7 @@ static PyObject *sampler_add(PyObject *object, PyObject *arguments)
     PyObject *offsets;
     pk_pylayout layout;
     if (!PyArg_ParseTuple(arguments, "iKO", &pid, &runtime, &offsets) ||
-        to_layout(offsets, &layout) != 0) {
+        pk_module_to_layout(offsets, &layout) != 0) {
         return NULL;
     }
     if (pid <= 0) {
@@ -169,48 +146,6 @@ static PyObject *take_rows(pk_ring *ring)
     return packed;
 }
 
-/* Functions that were met since the last take, as (name, file). */
-static PyObject *take_names(sampler_object *self, const pk_pynames *names)
-{
-    uint32_t count = atomic_load_explicit(&names->count, memory_order_acquire);
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = self->told_names; list != NULL && i < count; i++) {
-        const pk_pyname *name = &names->names[i];
-        const char *text = names->arena + name->name_at;
-        PyObject *pair = Py_BuildValue("(y#y#)", text, (Py_ssize_t)name->name_bytes,
-                                       text + name->name_bytes, (Py_ssize_t)name->file_bytes);
-        if (pair == NULL || PyList_Append(list, pair) != 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(pair);
-    }
-    self->told_names = list == NULL ? self->told_names : count;
-    return list;
-}
-
-/* Stacks that were met since the last take, as tuples of functions' numbers. */
-static PyObject *take_stacks(sampler_object *self, const pk_pystacks *stacks)
-{
-    uint32_t count = atomic_load_explicit(&stacks->count, memory_order_acquire);
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = self->told_stacks; list != NULL && i < count; i++) {
-        const pk_pystack *stack = &stacks->stacks[i];
-        PyObject *frames = PyTuple_New((Py_ssize_t)stack->depth);
-        for (uint32_t depth = 0; frames != NULL && depth < stack->depth; depth++) {
-            PyObject *number = PyLong_FromUnsignedLong(stacks->arena[stack->first + depth]);
-            if (number == NULL || PyTuple_SetItem(frames, (Py_ssize_t)depth, number) != 0) {
-                Py_CLEAR(frames);
-            }
-        }
-        if (frames == NULL || PyList_Append(list, frames) != 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(frames);
-    }
-    self->told_stacks = list == NULL ? self->told_stacks : count;
-    return list;
-}
-
 static PyObject *sampler_take(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -221,8 +156,10 @@ static PyObject *sampler_take(PyObject *object, PyObject *unused)
     }
     /* Rows first: what they refer to was there before them. */
     PyObject *rows = take_rows(&shared->rows);
-    PyObject *stacks = rows == NULL ? NULL : take_stacks(self, &shared->stacks);
-    PyObject *names = stacks == NULL ? NULL : take_names(self, &shared->names);
+    PyObject *stacks =
+        rows == NULL ? NULL : pk_module_list_pystacks(&shared->stacks, &self->told_stacks);
+    PyObject *names =
+        stacks == NULL ? NULL : pk_module_list_names(&shared->names, &self->told_names);
     self->is_busy = 0;
     if (names == NULL) {
         Py_XDECREF(rows);

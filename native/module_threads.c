@@ -1,11 +1,10 @@
-/* Python face of the thread sampler and of the facts about whole processes. */
-#include "pk_module.h"
+/* Python face of the thread sampler. */
+#include "pk_module_wall.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
-#include "pk_process.h"
 #include "pk_sampler.h"
 
 enum {
@@ -23,13 +22,15 @@ typedef struct {
     PyObject_HEAD
     pk_sampler *sampler;
     uint64_t told_dropped[PK_TABLE_COUNT]; /* how many drops earlier takes have told */
+    uint32_t told_wall[4];                 /* what of the stacks earlier ones have told */
     int is_busy;                           /* a call that released the GIL is under way */
 } sampler_object;
 
 static const char *const TABLE_NAMES[PK_TABLE_COUNT] = {
     [PK_TABLE_RUNS] = "thread_runs",      [PK_TABLE_MEMBERS] = "poll_members",
     [PK_TABLE_TICKS] = "sampler_ticks",   [PK_TABLE_QUOTAS] = "cgroup_ticks",
-    [PK_TABLE_MET] = "threads_met",       [PK_TABLE_OPEN_RUNS] = "thread_runs_open",
+    [PK_TABLE_MET] = "threads_met",       [PK_TABLE_WALL] = "wall_samples",
+    [PK_TABLE_OPEN_RUNS] = "thread_runs_open",
 };
 
 static PyObject *fail(int error)
@@ -99,7 +100,9 @@ static int check_options(const pk_sampler_options *options)
         PyErr_SetString(PyExc_ValueError, "interval_ns must be between 1 ms and 1 s");
         return -1;
     }
-    if (check_budget(options->budget_ratio) != 0) {
+    bool has_wall = options->wall_budget_ratio > 0;
+    if (check_budget(options->budget_ratio) != 0 ||
+        (has_wall && check_budget(options->wall_budget_ratio) != 0)) {
         return -1;
     }
     if (options->row_limit < 1 || options->row_limit > LIMIT_LIMIT ||
@@ -112,8 +115,9 @@ static int check_options(const pk_sampler_options *options)
 
 static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"proc_root",    "pids",         "interval_ns",      "budget_ratio",
-                            "row_limit",    "thread_limit", "descriptor_limit", NULL};
+    static char *names[] = {"proc_root",         "pids",         "interval_ns",
+                            "budget_ratio",      "row_limit",    "thread_limit",
+                            "descriptor_limit",  "wall_budget_ratio", NULL};
     PyObject *pids;
     long long interval_ns = DEFAULT_INTERVAL_NS;
     long long descriptor_limit = -1;
@@ -122,10 +126,10 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *
         .row_limit = DEFAULT_ROW_LIMIT,
         .thread_limit = DEFAULT_THREAD_LIMIT,
     };
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sO|$LdIIL", names, &options.proc_root,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sO|$LdIILd", names, &options.proc_root,
                                      &pids, &interval_ns, &options.budget_ratio,
                                      &options.row_limit, &options.thread_limit,
-                                     &descriptor_limit)) {
+                                     &descriptor_limit, &options.wall_budget_ratio)) {
         return NULL;
     }
     options.interval_ns = interval_ns;
@@ -202,6 +206,64 @@ static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
     pk_sampler_set_budget(self->sampler, budget_ratio);
     self->is_busy = 0;
     return Py_NewRef(Py_None);
+}
+
+/* What takes the stacks, or NULL with an error. */
+static pk_wall *find_wall(sampler_object *self)
+{
+    pk_wall *wall = pk_sampler_wall(self->sampler);
+    if (wall == NULL) {
+        PyErr_SetString(PyExc_ValueError, "no wall_budget_ratio was given: no stacks are taken");
+    }
+    return wall;
+}
+
+static PyObject *sampler_set_wall_budget(PyObject *object, PyObject *ratio)
+{
+    double budget_ratio = PyFloat_AsDouble(ratio);
+    pk_wall *wall = PyErr_Occurred() ? NULL : find_wall((sampler_object *)object);
+    if (wall == NULL || check_budget(budget_ratio) != 0) {
+        return NULL;
+    }
+    pk_wall_set_budget(wall, budget_ratio);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *sampler_add_python(PyObject *object, PyObject *arguments)
+{
+    sampler_object *self = (sampler_object *)object;
+    pk_wall *wall = find_wall(self);
+    if (wall == NULL || begin_call(self) != 0) {
+        return NULL;
+    }
+    int error;
+    PyObject *done = pk_module_wall_add_python(wall, arguments, &error);
+    self->is_busy = 0;
+    if (error != 0) {
+        Py_XDECREF(done);
+        return fail(error);
+    }
+    return done;
+}
+
+static PyObject *sampler_take_stacks(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    sampler_object *self = (sampler_object *)object;
+    const pk_wall *wall = find_wall(self);
+    if (wall == NULL || begin_call(self) != 0) {
+        return NULL;
+    }
+    PyObject *taken = pk_module_wall_take(wall, self->told_wall);
+    self->is_busy = 0;
+    return taken;
+}
+
+static PyObject *sampler_wall_status(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    const pk_wall *wall = find_wall((sampler_object *)object);
+    return wall == NULL ? NULL : pk_module_wall_status(wall);
 }
 
 /* Moves one table's rows into a tuple (columns, row count, dropped count). */
@@ -287,6 +349,10 @@ static PyMethodDef sampler_methods[] = {
     {"add_pids", sampler_add_pids, METH_O, "Begins to follow more processes."},
     {"add_cgroup", sampler_add_cgroup, METH_VARARGS, "Begins to read a cpu.stat file."},
     {"set_budget", sampler_set_budget, METH_O, "Changes what it may cost, of a core."},
+    {"add_python", sampler_add_python, METH_VARARGS, "Has Python frames of a process read."},
+    {"set_wall_budget", sampler_set_wall_budget, METH_O, "Changes what stacks may cost."},
+    {"take_stacks", sampler_take_stacks, METH_NOARGS, "Takes what wall_samples refer to."},
+    {"wall_status", sampler_wall_status, METH_NOARGS, "Tells cost and counts of stacks."},
     {"take", sampler_take, METH_NOARGS, "Takes the rows that have been closed."},
     {"stop", sampler_stop, METH_VARARGS, "Ends the sampler; False: it was abandoned."},
     {"status", sampler_status, METH_NOARGS, "Tells ticks, cost and counts so far."},
@@ -308,77 +374,6 @@ static PyType_Spec sampler_spec = {
     .slots = sampler_slots,
 };
 
-static PyObject *process_cpu_ns(PyObject *module, PyObject *argument)
-{
-    (void)module;
-    Py_buffer pids;
-    if (PyObject_GetBuffer(argument, &pids, PyBUF_SIMPLE) != 0) {
-        return NULL;
-    }
-    PyObject *packed = NULL;
-    if (pids.len % (Py_ssize_t)sizeof(int64_t) != 0) {
-        PyErr_SetString(PyExc_ValueError, "pids must be packed 64-bit integers");
-    } else {
-        packed = PyBytes_FromStringAndSize(NULL, pids.len);
-    }
-    if (packed != NULL) {
-        size_t count = (size_t)pids.len / sizeof(int64_t);
-        char *used = PyBytes_AsString(packed);
-        Py_BEGIN_ALLOW_THREADS
-        pk_process_list_cpu_ns(pids.buf, count, used);
-        Py_END_ALLOW_THREADS
-    }
-    PyBuffer_Release(&pids);
-    return packed;
-}
-
-static PyObject *to_list(const pk_process_fd *found, size_t count)
-{
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *link = PyUnicode_DecodeFSDefaultAndSize(found[i].link,
-                                                          (Py_ssize_t)found[i].size_bytes);
-        PyObject *pair = link == NULL ? NULL : Py_BuildValue("(iN)", (int)found[i].fd, link);
-        if (pair == NULL || PyList_SetItem(list, (Py_ssize_t)i, pair) != 0) {
-            Py_CLEAR(list);
-        }
-    }
-    return list;
-}
-
-static PyObject *list_fds(PyObject *module, PyObject *arguments)
-{
-    (void)module;
-    const char *proc_root;
-    int pid;
-    Py_ssize_t limit;
-    if (!PyArg_ParseTuple(arguments, "sin", &proc_root, &pid, &limit)) {
-        return NULL;
-    }
-    if (pid <= 0 || limit < 0 || limit > LIMIT_LIMIT) {
-        PyErr_SetString(PyExc_ValueError, "pid must be positive and limit 0 to 1048576");
-        return NULL;
-    }
-    pk_process_fd *found = NULL;
-    size_t count = 0;
-    int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = pk_process_list_fds(proc_root, pid, (size_t)limit, &found, &count);
-    Py_END_ALLOW_THREADS
-    if (error != 0) {
-        return fail(error);
-    }
-    PyObject *list = to_list(found, count);
-    free(found);
-    return list;
-}
-
-static PyMethodDef functions[] = {
-    {"process_cpu_ns", process_cpu_ns, METH_O, "CPU ns of each process, -1 where it is gone."},
-    {"list_fds", list_fds, METH_VARARGS, "Open descriptors of a process and their targets."},
-    {NULL, NULL, 0, NULL},
-};
-
 int pk_module_add_threads(PyObject *module)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, &sampler_spec, NULL);
@@ -387,5 +382,5 @@ int pk_module_add_threads(PyObject *module)
     }
     int outcome = PyModule_AddObjectRef(module, "ThreadSampler", type);
     Py_DECREF(type);
-    return outcome == 0 ? PyModule_AddFunctions(module, functions) : -1;
+    return outcome;
 }

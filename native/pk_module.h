@@ -6,9 +6,26 @@
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 
+#include "pk_pyname.h"
+#include "pk_pystack.h"
+#include "pk_stacktable.h"
+
 int pk_module_add_threads(PyObject *module);
 int pk_module_add_sockets(PyObject *module);
 int pk_module_add_pystacks(PyObject *module);
 int pk_module_add_profiler(PyObject *module);
+int pk_module_add_dump(PyObject *module);
+int pk_module_add_processes(PyObject *module);
+
+/* Reads a sequence of offsets; 0, or -1 with an error where it is none. */
+int pk_module_to_layout(PyObject *offsets, pk_pylayout *ret);
+
+/* Lists of what was met since `*told`, which is moved on; NULL with an error.
+ * Functions as (name, file); stacks of Python frames as tuples of functions' numbers; objects as
+ * (pid, kind, path, build-id); native stacks as tuples of (object, offset, flags). */
+PyObject *pk_module_list_names(const pk_pynames *names, uint32_t *told);
+PyObject *pk_module_list_pystacks(const pk_pystacks *stacks, uint32_t *told);
+PyObject *pk_module_list_objects(const pk_stacktable *table, uint32_t *told);
+PyObject *pk_module_list_stacks(const pk_stacktable *table, uint32_t *told);
 
 #endif

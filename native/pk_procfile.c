@@ -108,7 +108,8 @@ int pk_procfile_parse_syscall(const char *text, size_t size, pk_syscall *ret)
             return EBADMSG;
         }
     }
-    if (!take_hex(&place, &found.stack_pointer)) {
+    if (!take_hex(&place, &found.stack_pointer) ||
+        !take_hex(&place, &found.program_counter)) {
         return EBADMSG;
     }
     *ret = found;

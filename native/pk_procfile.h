@@ -25,6 +25,7 @@ typedef struct {
     int64_t number;
     int64_t arguments[6];
     int64_t stack_pointer;
+    int64_t program_counter;
 } pk_syscall;
 
 typedef struct {

@@ -35,6 +35,10 @@ int pk_pylayout_init(pk_pylayout *layout, const int64_t offsets[PK_PY_OFFSET_COU
     layout->text_bytes =
         span_of(offsets, PK_PY_TEXT_LENGTH, PK_PY_TEXT_COMPACT_BYTES, PK_PY_TEXT_SPAN_BYTES);
     int64_t current = offsets[PK_PY_CFRAME_CURRENT];
+    int64_t entry = offsets[PK_PY_FRAME_ENTRY];
+    if (entry < -1 || entry >= (int64_t)layout->frame_bytes) {
+        return EINVAL;
+    }
     if (layout->thread_bytes == 0 || layout->frame_bytes == 0 || layout->code_bytes == 0 ||
         layout->text_bytes == 0 || current < -1 || current > PK_PY_FRAME_SPAN_BYTES) {
         return EINVAL;

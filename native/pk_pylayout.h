@@ -23,6 +23,7 @@ enum {
     PK_PY_TEXT_STATE,
     PK_PY_TEXT_ASCII_BYTES,   /* behind so many bytes ASCII text lies, */
     PK_PY_TEXT_COMPACT_BYTES, /* and any other text behind so many */
+    PK_PY_FRAME_ENTRY, /* whether C called it; -1 where a shim lies above such a frame instead */
     PK_PY_OFFSET_COUNT,
 };
 

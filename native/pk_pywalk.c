@@ -172,7 +172,11 @@ static int follow(view *seen, uint64_t top, pk_pywalk *next, pk_pyframes *ret)
             if (!pk_remote_is_address(code, layout->code_bytes)) {
                 return EAGAIN;
             }
+            int64_t entry = layout->offsets[PK_PY_FRAME_ENTRY];
+            ret->entries[ret->depth] = entry >= 0 && frame[entry] != 0;
             ret->codes[ret->depth++] = code;
+        } else if (ret->depth > 0) {
+            ret->entries[ret->depth - 1] = true;
         }
         uint64_t previous = pk_remote_word(frame, offset_of(layout, PK_PY_FRAME_PREVIOUS));
         if (previous == address) {

@@ -15,6 +15,7 @@ typedef struct {
 
 typedef struct {
     uint64_t codes[PK_PYSTACK_DEPTH_LIMIT]; /* innermost first */
+    bool entries[PK_PYSTACK_DEPTH_LIMIT];   /* C called it: its caller is of another run */
     size_t depth;
     bool is_cut; /* deeper than the limit: the outer frames are missing */
 } pk_pyframes;

@@ -23,7 +23,8 @@ static const double LISTING_SHARE = 0.5; /* of the budget */
 static const size_t COLUMN_COUNTS[PK_TABLE_COUNT] = {
     [PK_TABLE_RUNS] = PK_RUN_COLUMN_COUNT,      [PK_TABLE_MEMBERS] = PK_MEMBER_COLUMN_COUNT,
     [PK_TABLE_TICKS] = PK_TICK_COLUMN_COUNT,    [PK_TABLE_QUOTAS] = PK_QUOTA_COLUMN_COUNT,
-    [PK_TABLE_MET] = PK_MET_COLUMN_COUNT,       [PK_TABLE_OPEN_RUNS] = PK_RUN_COLUMN_COUNT,
+    [PK_TABLE_MET] = PK_MET_COLUMN_COUNT,       [PK_TABLE_WALL] = PK_WALL_COLUMN_COUNT,
+    [PK_TABLE_OPEN_RUNS] = PK_RUN_COLUMN_COUNT,
 };
 
 typedef struct {
@@ -31,21 +32,16 @@ typedef struct {
     char path[PK_SAMPLER_PATH_BYTES];
 } cgroup_order;
 
-/* Written by the sampler's thread once a tick, read at any time. */
-typedef struct {
-    _Atomic int64_t started_ns, last_tick_ns, tick_count, missed_count, interval_ns, spent_ns;
-    _Atomic int64_t thread_count, descriptor_count, refused_count, over_limit_count, put_off_count;
-} published;
-
 struct pk_sampler {
     pk_sampler_options options;
     char proc_root[PK_SAMPLER_PATH_BYTES];
     atomic_int reference_count; /* the owner, and the thread while it runs */
     pthread_t thread;
-    pthread_mutex_t lock; /* of the two flags below; never held across a read */
+    pthread_mutex_t lock; /* of the two flags and the status below; never held across a read */
     pthread_cond_t wake;
     bool stop_requested;
     bool has_ended;
+    pk_sampler_status status; /* written once a tick */
     bool is_stopped; /* owner only: joined or abandoned */
     bool is_abandoned;
     uint64_t frozen_count; /* rows of thread_runs that were pushed when it was abandoned */
@@ -54,7 +50,7 @@ struct pk_sampler {
     int order_count; /* owner only */
     _Atomic double budget_ratio; /* the owner writes */
     pk_ring tables[PK_TABLE_COUNT];
-    published published;
+    pk_wall *wall; /* NULL: no stacks are taken */
     /* The thread's own: */
     pk_taskset tasks;
     pk_pace pace;
@@ -90,6 +86,7 @@ static void destroy(pk_sampler *sampler)
         pk_ring_deinit(&sampler->tables[i]);
     }
     pk_ring_deinit(&sampler->pids);
+    pk_wall_destroy(sampler->wall);
     pthread_cond_destroy(&sampler->wake);
     pthread_mutex_destroy(&sampler->lock);
     free(sampler);
@@ -123,22 +120,24 @@ static void read_mailbox(pk_sampler *sampler)
 
 static void publish(pk_sampler *sampler, int64_t now_ns)
 {
-    published *out = &sampler->published;
     const pk_pace *pace = &sampler->pace;
     const pk_taskset *tasks = &sampler->tasks;
-    atomic_store_explicit(&out->started_ns, pace->started_ns, memory_order_relaxed);
-    atomic_store_explicit(&out->last_tick_ns, now_ns, memory_order_relaxed);
-    atomic_store_explicit(&out->tick_count, pace->tick_count, memory_order_relaxed);
-    atomic_store_explicit(&out->missed_count, pk_pace_missed_count(pace, now_ns),
-                          memory_order_relaxed);
-    atomic_store_explicit(&out->interval_ns, pace->interval_ns, memory_order_relaxed);
-    atomic_store_explicit(&out->spent_ns, pace->spent_ns, memory_order_relaxed);
-    atomic_store_explicit(&out->thread_count, tasks->live_count, memory_order_relaxed);
-    atomic_store_explicit(&out->descriptor_count, tasks->descriptors.open_count,
-                          memory_order_relaxed);
-    atomic_store_explicit(&out->refused_count, tasks->refused_count, memory_order_relaxed);
-    atomic_store_explicit(&out->over_limit_count, tasks->over_limit_count, memory_order_relaxed);
-    atomic_store_explicit(&out->put_off_count, tasks->put_off_count, memory_order_relaxed);
+    pk_sampler_status status = {
+        .started_ns = pace->started_ns,
+        .last_tick_ns = now_ns,
+        .tick_count = pace->tick_count,
+        .missed_count = pk_pace_missed_count(pace, now_ns),
+        .interval_ns = pace->interval_ns,
+        .spent_ns = pace->spent_ns,
+        .thread_count = tasks->live_count,
+        .descriptor_count = tasks->descriptors.open_count,
+        .refused_count = tasks->refused_count,
+        .over_limit_count = tasks->over_limit_count,
+        .put_off_count = tasks->put_off_count,
+    };
+    pthread_mutex_lock(&sampler->lock);
+    sampler->status = status;
+    pthread_mutex_unlock(&sampler->lock);
 }
 
 static pk_listing look(pk_sampler *sampler, int64_t now_ns)
@@ -147,7 +146,7 @@ static pk_listing look(pk_sampler *sampler, int64_t now_ns)
         sampler->next_listing_ns = now_ns + LISTING_INTERVAL_NS;
         return pk_taskset_list(&sampler->tasks, now_ns, PK_LOOK_ALL);
     }
-    pk_look how = now_ns >= sampler->next_change_ns ? PK_LOOK_CHANGED : PK_LOOK_PUT_OFF;
+    pk_list_look how = now_ns >= sampler->next_change_ns ? PK_LOOK_CHANGED : PK_LOOK_PUT_OFF;
     return pk_taskset_list(&sampler->tasks, now_ns, how);
 }
 
@@ -174,7 +173,10 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
         pk_quota_read(&sampler->quotas[i], number, clock_ns(CLOCK_MONOTONIC), is_last,
                       &sampler->tables[PK_TABLE_QUOTAS]);
     }
+    pk_wall *wall = sampler->wall;
+    int64_t wall_before_ns = wall == NULL ? 0 : pk_wall_begin_tick(wall, began_ns);
     int64_t read_count = pk_taskset_observe(&sampler->tasks, number, is_last);
+    int64_t wall_ns = wall == NULL ? 0 : wall->counts.spent_ns - wall_before_ns;
     /* Since the last tick: falling asleep and waking up cost 25 us and more on virtual machines. */
     int64_t used_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     int64_t cpu_ns = used_cpu_ns - sampler->used_cpu_ns;
@@ -183,9 +185,9 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
     pk_ring_push(&sampler->tables[PK_TABLE_TICKS], row);
     int64_t ended_ns = clock_ns(CLOCK_MONOTONIC);
     if (found.listed_count > 0) {
-        put_off_listing(sampler, ended_ns, cpu_ns);
+        put_off_listing(sampler, ended_ns, cpu_ns - wall_ns);
     }
-    pk_pace_account(&sampler->pace, ended_ns, cpu_ns, found.new_count == 0);
+    pk_pace_account(&sampler->pace, ended_ns, cpu_ns - wall_ns, found.new_count == 0);
     publish(sampler, ended_ns);
 }
 
@@ -210,6 +212,9 @@ static void *run(void *argument)
     const pk_sampler_options *options = &sampler->options;
     pk_pace_init(&sampler->pace, options->interval_ns, options->budget_ratio, planned_ns);
     sampler->tasks.proc_folder = open(sampler->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (sampler->wall != NULL && pk_wall_open(sampler->wall, sampler->tasks.proc_folder) == 0) {
+        sampler->tasks.wall = sampler->wall;
+    }
     do {
         tick(sampler, planned_ns, false);
         planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));
@@ -238,6 +243,13 @@ static int init_tables(pk_sampler *sampler)
     sampler->tasks.runs = &sampler->tables[PK_TABLE_RUNS];
     sampler->tasks.members = &sampler->tables[PK_TABLE_MEMBERS];
     sampler->tasks.met = &sampler->tables[PK_TABLE_MET];
+    if (options->wall_budget_ratio > 0) {
+        sampler->wall = pk_wall_create(options->thread_limit, options->wall_budget_ratio,
+                                       &sampler->tables[PK_TABLE_WALL]);
+        if (sampler->wall == NULL) {
+            return ENOMEM;
+        }
+    }
     return pk_ring_init(&sampler->pids, MAILBOX_LIMIT, 1);
 }
 
@@ -346,22 +358,16 @@ int pk_sampler_stop(pk_sampler *sampler, int64_t timeout_ns)
 
 void pk_sampler_get_status(pk_sampler *sampler, pk_sampler_status *ret)
 {
-    const published *from = &sampler->published;
-    ret->started_ns = atomic_load_explicit(&from->started_ns, memory_order_relaxed);
-    ret->last_tick_ns = atomic_load_explicit(&from->last_tick_ns, memory_order_relaxed);
-    ret->tick_count = atomic_load_explicit(&from->tick_count, memory_order_relaxed);
-    ret->missed_count = atomic_load_explicit(&from->missed_count, memory_order_relaxed);
-    ret->interval_ns = atomic_load_explicit(&from->interval_ns, memory_order_relaxed);
-    ret->spent_ns = atomic_load_explicit(&from->spent_ns, memory_order_relaxed);
-    ret->thread_count = atomic_load_explicit(&from->thread_count, memory_order_relaxed);
-    ret->descriptor_count = atomic_load_explicit(&from->descriptor_count, memory_order_relaxed);
-    ret->refused_count = atomic_load_explicit(&from->refused_count, memory_order_relaxed);
-    ret->over_limit_count = atomic_load_explicit(&from->over_limit_count, memory_order_relaxed);
-    ret->put_off_count = atomic_load_explicit(&from->put_off_count, memory_order_relaxed);
     pthread_mutex_lock(&sampler->lock);
+    *ret = sampler->status;
     ret->has_ended = sampler->has_ended;
     pthread_mutex_unlock(&sampler->lock);
     ret->is_abandoned = sampler->is_abandoned;
+}
+
+pk_wall *pk_sampler_wall(pk_sampler *sampler)
+{
+    return sampler->wall;
 }
 
 size_t pk_sampler_column_count(pk_table table)

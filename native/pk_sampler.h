@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pk_wall.h"
+
 enum {
     PK_SAMPLER_CGROUP_LIMIT = 64,
     PK_SAMPLER_PATH_BYTES = 4096,
@@ -22,6 +24,7 @@ typedef enum {
     PK_TABLE_TICKS,
     PK_TABLE_QUOTAS,
     PK_TABLE_MET,
+    PK_TABLE_WALL, /* samples of stacks */
     PK_TABLE_OPEN_RUNS,
     PK_TABLE_COUNT,
 } pk_table;
@@ -33,6 +36,7 @@ typedef struct {
     uint32_t row_limit;       /* of thread_runs between two takes */
     uint32_t thread_limit;
     int64_t descriptor_limit; /* how many may be kept open */
+    double wall_budget_ratio; /* as above, for stacks of blocked threads; 0 = take none */
 } pk_sampler_options;
 
 typedef struct {
@@ -41,7 +45,7 @@ typedef struct {
     int64_t tick_count;
     int64_t missed_count;
     int64_t interval_ns;
-    int64_t spent_ns;
+    int64_t spent_ns;         /* without what stacks took */
     int64_t thread_count;
     int64_t descriptor_count;
     int64_t refused_count;    /* reads of syscall files that were refused */
@@ -70,6 +74,9 @@ void pk_sampler_set_budget(pk_sampler *sampler, double budget_ratio);
 int pk_sampler_stop(pk_sampler *sampler, int64_t timeout_ns);
 
 void pk_sampler_get_status(pk_sampler *sampler, pk_sampler_status *ret);
+
+/* What takes the stacks; NULL where none are. Only what pk_wall.h leaves to the owner. */
+pk_wall *pk_sampler_wall(pk_sampler *sampler);
 
 size_t pk_sampler_column_count(pk_table table);
 size_t pk_sampler_row_count(const pk_sampler *sampler, pk_table table);

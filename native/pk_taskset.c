@@ -100,6 +100,9 @@ static void remove_task(pk_taskset *set, uint32_t place)
     }
     *link = set->next[index];
     pk_task_context context = context_of(set, task->process_index);
+    if (set->wall != NULL) {
+        pk_wall_close(set->wall, index);
+    }
     pk_task_deinit(task, &context);
     set->live[place] = set->live[--set->live_count];
     set->unused[set->task_limit - 1 - set->live_count] = index;
@@ -229,6 +232,9 @@ static void close_gone(pk_taskset *set)
     for (uint32_t i = 0; i < set->process_end; i++) {
         if (set->processes[i].pid != 0 && set->processes[i].is_gone) {
             close_process(&set->processes[i]);
+            if (set->wall != NULL) {
+                pk_wall_forget(set->wall, i);
+            }
         }
     }
     while (set->process_end > 0 && set->processes[set->process_end - 1].pid == 0) {
@@ -236,7 +242,7 @@ static void close_gone(pk_taskset *set)
     }
 }
 
-pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_look look)
+pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_list_look look)
 {
     pk_listing found = {0, 0};
     uint32_t end = set->process_end;
@@ -292,7 +298,11 @@ int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all)
             continue;
         }
         pk_task_context context = context_of(set, task->process_index);
+        int64_t before_ns = task->last_ns;
         pk_task_outcome outcome = pk_task_observe(task, &context);
+        if (set->wall != NULL && outcome != PK_TASK_GONE) {
+            pk_wall_observe(set->wall, set->live[place], task, &context, outcome, before_ns);
+        }
         read_count++;
         if (outcome == PK_TASK_GONE) {
             set->processes[task->process_index].is_stale = true;

@@ -3,6 +3,7 @@
 #ifndef PK_TASKSET_H
 #define PK_TASKSET_H
 #include "pk_task.h"
+#include "pk_wall.h"
 
 enum {
     PK_TASKSET_PROCESS_LIMIT = 1024,
@@ -41,6 +42,7 @@ typedef struct {
     pk_ring *runs;
     pk_ring *members;
     pk_ring *met;
+    pk_wall *wall; /* not owned; NULL: no stacks are taken */
     char listing[32768];
 } pk_taskset;
 
@@ -55,7 +57,7 @@ typedef enum {
     PK_LOOK_PUT_OFF, /* at the link counts of some processes, in turn; counts, lists nothing */
     PK_LOOK_CHANGED, /* the same, and lists the threads of those that changed */
     PK_LOOK_ALL,     /* at every process; lists also what was not listed for a second */
-} pk_look;
+} pk_list_look;
 
 /* What a look at the processes brought. */
 typedef struct {
@@ -64,7 +66,7 @@ typedef struct {
 } pk_listing;
 
 /* Lists the threads of processes where they may have changed. */
-pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_look look);
+pk_listing pk_taskset_list(pk_taskset *set, int64_t now_ns, pk_list_look look);
 
 /* Observes every thread that is due at this tick, or all of them; returns how many were read. */
 int64_t pk_taskset_observe(pk_taskset *set, uint64_t tick, bool all);

@@ -14,7 +14,8 @@ class ThreadSampler:
 
     It begins at once, at 1 / `interval_ns` or what `budget_ratio` of a core pays for. At most
     `row_limit` rows wait between two takes, at most `thread_limit` threads are followed, at most
-    `descriptor_limit` files stay open (-1: what RLIMIT_NOFILE leaves). One caller at a time.
+    `descriptor_limit` files stay open (-1: what RLIMIT_NOFILE leaves). Stacks of blocked threads
+    are taken for `wall_budget_ratio` of a core beside that; 0: none. One caller at a time.
     Raises: OSError, ValueError.
     """
 
@@ -28,6 +29,7 @@ class ThreadSampler:
         row_limit: int = 32_768,
         thread_limit: int = 4096,
         descriptor_limit: int = -1,
+        wall_budget_ratio: float = 0.0,
     ) -> ThreadSampler: ...
     def add_pids(self, pids: Iterable[int], /) -> None:
         """Begins to follow more processes, from the next tick on; known ones change nothing."""
@@ -43,8 +45,36 @@ class ThreadSampler:
 
         Shape: thread_runs, poll_members, sampler_ticks and cgroup_ticks with the columns of those
         tables; threads_met: pid, tid, start_ticks, nice, policy, first_seen_ns and a name of 16
-        bytes in two columns; thread_runs_open: rows of a sampler that had to be abandoned.
+        bytes in two columns; thread_runs_open: rows of a sampler that had to be abandoned;
+        wall_samples: the columns of that table.
         """
+        ...
+    def add_python(self, pid: int, runtime_address: int, offsets: Iterable[int], /) -> None:
+        """Has the Python frames of a process read with its stacks, of up to 64 processes.
+
+        Offsets as in native/pk_pylayout.h. Raises: OSError where there is no more room.
+        """
+        ...
+    def set_wall_budget(self, budget_ratio: float, /) -> None:
+        """Changes the share of a core that stacks may cost, from the next tick on."""
+        ...
+    def take_stacks(
+        self,
+    ) -> tuple[
+        list[NativeObject],
+        list[tuple[NativeFrame, ...]],
+        list[tuple[bytes, bytes]],
+        list[tuple[int, ...]],
+    ]:
+        """Hands over what wall_samples refer to, as far as it is new; asked for after `take`.
+
+        Shape: objects, stacks (leaf first), functions as (name, file), Python stacks as numbers of
+        functions (innermost first; with bit 31 where C called it). Each is numbered from 0 in the
+        order in which they come.
+        """
+        ...
+    def wall_status(self) -> dict[str, int]:
+        """Cost and counts of stacks so far; names as in native/pk_wall.h."""
         ...
     def stop(self, timeout_ns: int = 300_000_000, /) -> bool:
         """Observes every thread once more, closes all rows and ends the sampler.
@@ -127,6 +157,61 @@ def parse_sock_diag(datagram: bytes, /) -> list[tuple[object, ...]]:
     """Reads the messages of one netlink datagram; for tests.
 
     Shape: (kind, sequence, error), and of facts (kind 0) also family, state, inode, counters.
+    """
+    ...
+
+# --- one look at all threads (native/module_dump.c) ---
+
+NativeObject = tuple[int, int, bytes, str]
+"""A process that maps it, its kind (0 file, 1 vdso, 2 kernel, 3 anonymous), path, build-id."""
+
+NativeFrame = tuple[int, int, int]
+"""Number of the object, offset in its file (the address where it has none), PK_FRAME_* flags."""
+
+DumpedThread = tuple[
+    int,
+    bytes,
+    int,
+    tuple[int, tuple[int, int, int, int, int, int], int, int],
+    tuple[int, int, tuple[tuple[int, int, int], ...]],
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+]
+"""A thread: tid, name, state letter; its system call (number, arguments, stack pointer, program
+counter); what lies behind that (inode of the descriptor, word behind the futex, members of a poll
+as (fd, events, inode)); native stack (-1: none), why that ends (pk_unwind_end), why there is none
+(errno; 0: it runs); Python stack (-1: none), why there is none (errno; 0: it runs no Python);
+whether it has not run during the look, and not until the end of all looks."""
+
+def dump_threads(
+    proc_root: str,
+    pid: int,
+    runtime_address: int,
+    offsets: Iterable[int] | None,
+    thread_limit: int,
+    /,
+) -> tuple[
+    list[DumpedThread],
+    list[NativeObject],
+    list[tuple[NativeFrame, ...]],
+    list[tuple[bytes, bytes]],
+    list[tuple[int, ...]],
+    int,
+    int,
+    int,
+]:
+    """One look at all threads of a process, none of which is stopped.
+
+    Shape: threads, objects, native stacks (leaf first), functions as (name, file), Python stacks
+    as numbers of functions (innermost first; with bit 31 where C called it), the time that it took
+    in ns, threads beyond the limit, threads that ended meanwhile.
+    Missing: no Python frames where `offsets` is None; else they are as in native/pk_pylayout.h.
+    Raises: OSError (ProcessLookupError where there is no such process), ValueError.
     """
     ...
 

@@ -17,14 +17,15 @@ def parse_schedstat(text: str) -> tuple[int, int, int]:
     return run_ns, wait_ns, slice_count
 
 
-def parse_syscall(text: str) -> tuple[int, tuple[int, ...], int]:
-    """Number, six arguments and stack pointer of a syscall file."""
+def parse_syscall(text: str) -> tuple[int, tuple[int, ...], int, int]:
+    """Number, six arguments, stack pointer and program counter of a syscall file."""
     if text.startswith("running"):
-        return RUNNING, (0,) * 6, 0
+        return RUNNING, (0,) * 6, 0, 0
     words = text.split()
     number = int(words[0])
     bits = [to_signed(int(word, 16)) for word in words[1:]]
-    return (number, (0,) * 6, bits[0]) if number == -1 else (number, tuple(bits[:6]), bits[6])
+    arguments = (0,) * 6 if number == -1 else tuple(bits[:6])
+    return number, arguments, bits[-2], bits[-1]
 
 
 def parse_stat(text: str) -> tuple[bytes, str, int, int, int, int, int, int]:

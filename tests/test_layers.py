@@ -19,6 +19,7 @@ FLOOR = (
     "errors",
     "config",
     "codec",
+    "dump",
     "host",
     "discover",
     "findings",

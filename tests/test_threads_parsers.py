@@ -31,6 +31,7 @@ class Syscall(ctypes.Structure):
         ("number", ctypes.c_int64),
         ("arguments", ctypes.c_int64 * 6),
         ("stack_pointer", ctypes.c_int64),
+        ("program_counter", ctypes.c_int64),
     ]
 
 
@@ -83,13 +84,14 @@ def test_schedstat_equals_its_twin(parsers: ctypes.CDLL, run: int, wait: int, sl
 
 @given(number=st.integers(0, 500), arguments=st.lists(words, min_size=8, max_size=8))
 def test_syscall_equals_its_twin(parsers: ctypes.CDLL, number: int, arguments: list[int]) -> None:
-    """Number, arguments and stack pointer keep all their bits."""
+    """Number, arguments, stack pointer and program counter keep all their bits."""
     text = f"{number} {' '.join(f'{word:#x}' for word in arguments)}\n"
     found = Syscall()
 
     outcome = call(parsers, "syscall", text.encode(), found)
 
-    read = (found.number, tuple(found.arguments), found.stack_pointer)
+    pointers = found.stack_pointer, found.program_counter
+    read = (found.number, tuple(found.arguments), *pointers)
     assert (outcome, read) == (0, oracles.parse_syscall(text))
 
 
@@ -100,7 +102,8 @@ def test_syscall_outside_equals_its_twin(parsers: ctypes.CDLL, text: str) -> Non
 
     outcome = call(parsers, "syscall", text.encode(), found)
 
-    read = (found.number, tuple(found.arguments), found.stack_pointer)
+    pointers = found.stack_pointer, found.program_counter
+    read = (found.number, tuple(found.arguments), *pointers)
     assert (outcome, read) == (0, oracles.parse_syscall(text))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from programs import build
+from test_wall import LOOK_PARTS
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parent / "native"
@@ -22,6 +23,7 @@ NOUNS = (
     "thread",
     "wait",
 )
+NOUNS += tuple(one for one in (*LOOK_PARTS, "wall") if one not in NOUNS)
 SOURCES = [str(NATIVE / f"pk_{noun}.c") for noun in NOUNS]
 
 

@@ -73,7 +73,7 @@ static void spend(void)
 int main(int argc, char **argv)
 {
     static const int64_t offsets[PK_PY_OFFSET_COUNT] = {
-        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56,
+        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56, -1,
     };
     state = argc > 1 ? strtoull(argv[1], NULL, 10) | 1 : 1;
     long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;

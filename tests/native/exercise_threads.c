@@ -111,7 +111,7 @@ static size_t sample(int64_t descriptor_limit)
 {
     enum { THREADS = 40 };
     pthread_t threads[THREADS];
-    pk_sampler_options options = {"/proc", 2000000, 0.9, 300, 32, descriptor_limit};
+    pk_sampler_options options = {"/proc", 2000000, 0.9, 300, 32, descriptor_limit, 0.5};
     pk_sampler *sampler;
     size_t total = 0;
     assert(pk_sampler_start(&options, &sampler) == 0);
