@@ -244,8 +244,10 @@ def test_waits_have_their_lengths_and_stacks(sampler: Start) -> None:
         samples = one.watch(0.7)
 
     waits = [each for each in samples if each.kind == 1]
-    naps = [each for each in waits if 11e6 <= each.weight_ns < 20e6]
+    # A nap that another program's turn on the CPU follows is as much longer.
+    naps = [each for each in waits if 11e6 <= each.weight_ns < 100e6]
     assert len(naps) == 23
+    assert sum(each.weight_ns < 20e6 for each in naps) > 15
     assert [each.is_open for each in waits].count(1) == 1
     assert waits[-1].is_open and 0.2e9 < waits[-1].weight_ns < 0.6e9
     assert to_root_ratio(waits) == 1.0
