@@ -33,8 +33,10 @@ UNREAD_BLOCKS_MIN = 0.6
 # Above this share of its time not seen, or stopped, nothing else can be said of a service.
 UNSEEN_SHARE = 0.5
 STOPPED_SHARE = 0.5
-# Where for three answers or fewer a thread is met that began in the window, each has its own.
-BORN_PER_ANSWER_MIN = 1 / 3
+# Where so many threads are met that began in the window, and so many per answer, each answer has
+# its own: of those that live for a few milliseconds most are never met.
+BORN_MIN = 20
+BORN_PER_ANSWER_MIN = 1 / 20
 BORN_AFTER_NS = 200_000_000
 # The causes of which any, once reported, accounts for a state.
 _CPU_CAUSES = frozenset(
@@ -221,7 +223,8 @@ def _too_brief(case: Case) -> str:
     share = case.ledger.share(State.UNSEEN_WAIT)
     first_ns = case.aligned.table("threads").integers("first_seen_ns")
     born = int((first_ns > case.aligned.header.clock.start_ns + BORN_AFTER_NS).sum())
-    if share < UNSEEN_SHARE or born < BORN_PER_ANSWER_MIN * max(case.requests.answer_count, 1.0):
+    least = max(BORN_MIN, BORN_PER_ANSWER_MIN * case.requests.answer_count)
+    if share < UNSEEN_SHARE or born < least:
         return ""
     return (
         f"{to_percent(share)} of the time of requests could not be seen: they have threads of "
