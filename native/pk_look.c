@@ -148,6 +148,11 @@ static void unwind(pk_looker *looker, pk_look_process *process, const pk_syscall
     pk_unwind(&looker->unwinder, &process->maps, &snapshot, &looker->stack);
 }
 
+static bool is_astray(const pk_stack *stack)
+{
+    return stack->end == PK_UNWIND_LOST || stack->end == PK_UNWIND_TRUNCATED;
+}
+
 /* Reads and unwinds the stack; mappings are read again where they do not explain it. */
 static void read_stack(pk_looker *looker, pk_look_process *process, pk_look *look)
 {
@@ -169,14 +174,14 @@ static void read_stack(pk_looker *looker, pk_look_process *process, pk_look *loo
         return;
     }
     unwind(looker, process, &look->call, copied_bytes);
-    if (looker->stack.end == PK_UNWIND_LOST &&
+    if (is_astray(&looker->stack) &&
         look->t_ns - process->maps_ns >= process->maps_pause_ns) {
         look->stack_error = read_maps(looker, process, look->t_ns);
         if (look->stack_error != 0) {
             return;
         }
         unwind(looker, process, &look->call, copied_bytes);
-        process->maps_pause_ns = looker->stack.end != PK_UNWIND_LOST
+        process->maps_pause_ns = !is_astray(&looker->stack)
                                      ? MAPS_PAUSE_NS
                                      : lengthen(process->maps_pause_ns);
     }

@@ -15,6 +15,7 @@ static const double COST_GROWTH_MAX = 4; /* a look that reads files is no usual 
 static const double BALANCE_SPAN_NS = 500e6; /* what was not spent is kept for so long */
 static const double SPENDING_TICKS = 4;      /* and is spent over so many ticks */
 static const int64_t ROW_LIMIT_NS = 1000LL * 1000 * 1000;
+static const int64_t RETAKE_NS = 1100 * 1000 * 1000; /* mappings are read again after a second */
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -211,6 +212,13 @@ static void fill(pk_wall *wall, pk_look_process *process, const pk_look *look, i
     wall->counts.moved_count += !look->is_exact;
 }
 
+/* A stack that does not reach the root may be one of mappings that were just being replaced: it is
+ * taken again, once, when those are read anew. */
+static bool is_to_be_retaken(const pk_wall_sample *sample, int64_t now_ns)
+{
+    return sample->taken_ns != 0 && now_ns - sample->taken_ns >= RETAKE_NS;
+}
+
 static void look_at(pk_wall *wall, pk_wall_sample *sample, const pk_task *task,
                     const pk_task_context *context)
 {
@@ -258,7 +266,8 @@ void pk_wall_observe(pk_wall *wall, uint32_t index, const pk_task *task,
         return; /* no time has passed; or it is none of ours */
     }
     bool is_same = sample->is_open && sample->row[PK_WALL_MOVED_NS] == task->moved_ns;
-    if (outcome == PK_TASK_STILL && is_same && !sample->is_running) {
+    bool is_second = is_same && is_to_be_retaken(sample, now_ns);
+    if (outcome == PK_TASK_STILL && is_same && !sample->is_running && !is_second) {
         extend(wall, sample, interval_ns, now_ns);
         return;
     }
@@ -277,6 +286,8 @@ void pk_wall_observe(pk_wall *wall, uint32_t index, const pk_task *task,
     }
     sample = begin(wall, index, task, context->pid, (double)interval_ns / wall->probability);
     take(wall, sample, task, context);
+    bool is_whole = sample->row[PK_WALL_END] == PK_UNWIND_ROOT;
+    sample->taken_ns = is_whole || is_second ? 0 : now_ns;
 }
 
 void pk_wall_close(pk_wall *wall, uint32_t index)

@@ -37,6 +37,7 @@ typedef struct {
     int64_t row[PK_WALL_COLUMN_COUNT];
     bool is_open;
     bool is_running;
+    int64_t taken_ns; /* when its stack was; 0 = it is not taken again */
 } pk_wall_sample;
 
 typedef struct {

@@ -87,9 +87,9 @@ def test_budget_is_kept_and_weights_stay_true() -> None:
 def test_program_that_executes_itself_is_followed(tmp_path: Path) -> None:
     """Mappings that change under the looks lead to no crash, and to whole stacks in the end."""
     program = build(FOLDER / "execing.c", tmp_path / "execing", "-O1")
-    child = subprocess.Popen([program, "60"])
+    child = subprocess.Popen([program, "40"])
     try:
-        rows, _ = sample(child.pid, 1.2, budget_ratio=0.2)
+        rows, _ = sample(child.pid, 2.8, budget_ratio=0.2)
     finally:
         child.kill()
         child.wait()
