@@ -15,7 +15,7 @@ from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Column, ColumnType, Item, Row, Rows, TableSchema
 
-WANT = Want(start_ratio=0.002, ratio_min=0.001, ratio_max=0.002, weight=1)
+WANT = Want(start_ratio=0.0007, ratio_min=0.0005, ratio_max=0.001, weight=1)
 PROCESSES_PER_POLL = 4  # whose interpreter is looked for: their mappings are read for it
 PROCESS_LIMIT = 64  # with Python frames
 FAILED_RATIO = 0.05  # more looks without a stack than this are worth a remark
@@ -79,11 +79,18 @@ WALL_PYTHON_STACKS = TableSchema(
 TABLES = (WALL_OBJECTS, WALL_STACKS, WALL_SAMPLES, WALL_PYTHON_STACKS)
 
 
+def choose_want(host: Host) -> Want:
+    """What stacks of blocked threads may cost: what is asked for, or what a diagnosis wants."""
+    ratio = host.stacks.wall_ratio_max
+    return Want(ratio / 2, WANT.ratio_min, ratio, WANT.weight) if ratio > WANT.ratio_max else WANT
+
+
 class WallStacks:
     """Tells the sampler of interpreters and its budget, and makes rows of what it took."""
 
     def __init__(self, host: Host, sampler: _native.ThreadSampler) -> None:
         self._host, self._sampler = host, sampler
+        self._want = choose_want(host)
         self._runtimes: dict[tuple[str, str], Runtime | None] = {}
         self._looked: set[int] = set()
         self._python_count = 0
@@ -117,7 +124,7 @@ class WallStacks:
         is_full = status["passed_count"] == self._passed_count
         self._passed_count = status["passed_count"]
         share = self._host.allowance.share
-        ratio = share("wall_stacks", WANT, status["spent_ns"], is_full=is_full)
+        ratio = share("wall_stacks", self._want, status["spent_ns"], is_full=is_full)
         self._sampler.set_wall_budget(ratio)
 
     def take(self) -> Iterator[Item]:

@@ -21,8 +21,7 @@ from perfkit.collectors._descriptors import EPOLL_MEMBERS, FDS, DescriptorTable,
 from perfkit.collectors._proc import parse_status
 from perfkit.collectors._service import ServiceTracker
 from perfkit.collectors._wall import TABLES as WALL_TABLES
-from perfkit.collectors._wall import WANT as WALL_WANT
-from perfkit.collectors._wall import WallStacks
+from perfkit.collectors._wall import WallStacks, choose_want
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import (
@@ -152,7 +151,7 @@ class _Session:
             pids,
             interval_ns=INTERVAL_NS,
             budget_ratio=WANT.start_ratio,
-            wall_budget_ratio=WALL_WANT.start_ratio,
+            wall_budget_ratio=choose_want(host).start_ratio,
         )
         self._wall = WallStacks(host, self._sampler)
         self._wall.find_interpreters(pids, limit=FIRST_INTERPRETERS)

@@ -89,7 +89,7 @@ class StackWish(Struct, frozen=True):
 
     `has_switches`: how long threads were off the CPU, too, which costs each switch 1 to 2 us, and
     with stacks up to 7 us. `is_host_wide`: everybody's stacks, not the target's alone. `ratio_max`
-    is what it may cost of a core.
+    is what it may cost of a core, `wall_ratio_max` what stacks of blocked threads may.
     """
 
     rate_hertz: float = 25.0
@@ -97,6 +97,7 @@ class StackWish(Struct, frozen=True):
     has_switches: bool = False
     is_host_wide: bool = False
     ratio_max: float = 0.002
+    wall_ratio_max: float = 0.001
 
 
 class Host(Struct, frozen=True):

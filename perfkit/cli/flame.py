@@ -142,6 +142,7 @@ def choose_stacks(target: str, of: Subject) -> StackWish:
         has_switches=of == "off-cpu",
         is_host_wide=of == "host",
         ratio_max=RATIO_MAX,
+        wall_ratio_max=RATIO_MAX if of == "wall" else StackWish().wall_ratio_max,
     )
 
 
