@@ -152,7 +152,9 @@ def test_sizes_are_held_against_each_other_only_as_parts_of_one_whole(
     assert next(one for one in ranked if one.id == first.id).tie_with == tied
 
 
-@pytest.mark.parametrize(("born", "state"), [(60, "insufficient"), (21, "insufficient"), (15, "healthy")])
+@pytest.mark.parametrize(
+    ("born", "state"), [(60, "insufficient"), (21, "insufficient"), (15, "healthy")]
+)
 def test_threads_that_live_for_one_request_are_not_called_healthy(born: int, state: str) -> None:
     """Where requests have threads of their own, few are met: what they wait for is not known."""
     made = world(
