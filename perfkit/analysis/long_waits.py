@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from perfkit.analysis.align import SLOT_NS
@@ -15,8 +17,9 @@ from perfkit.analysis.states import State
 LONG_NS = 10e6
 LONG_PART = 0.5
 HELD_PART = 0.5
-# Fewer of them in a window are chance.
-COUNT_MIN = 3
+# Of a count that is met by chance, this is so much below the one expected in one window of twenty:
+# roots of counts have an error of a half (Anscombe 1948).
+ERROR = 1.64 * 0.5
 
 
 def long_wait_ns(case: Case) -> float:
@@ -25,14 +28,15 @@ def long_wait_ns(case: Case) -> float:
     return max(LONG_NS, LONG_PART * case.requests_ledger.total_ns() / answers)
 
 
-def long_wait_ratio(case: Case, holders: tuple[CpuHolder, ...]) -> float:
+def long_wait_ratio(case: Case, holders: tuple[CpuHolder, ...]) -> tuple[float, float]:
     """The long waits of serving threads that are mostly charged to `holders`, per answer.
 
-    Missing: 0 where no answer was counted, or fewer than COUNT_MIN such waits.
+    Shape: as counted, and the least that chance may have made that of (one window in twenty).
+    Missing: 0 where no answer was counted.
     Source: /proc/PID/task/TID/schedstat, run_delay and pcount.
     """
     if not case.counts_requests or case.requests.answer_count < 1 or not holders:
-        return 0.0
+        return 0.0, 0.0
     frame = case.aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
     number = {thread: index for index, thread in enumerate(case.timeline.threads)}
     pairs = zip(frame.integers("pid").tolist(), frame.integers("tid").tolist(), strict=True)
@@ -47,7 +51,8 @@ def long_wait_ratio(case: Case, holders: tuple[CpuHolder, ...]) -> float:
     )
     held = _held_part(case, holders, thread[long], (begin_ns, end_ns))
     count = int((held >= HELD_PART).sum())
-    return count / case.requests.answer_count if count >= COUNT_MIN else 0.0
+    least = max(0.0, sqrt(count + 3 / 8) - ERROR) ** 2 - 3 / 8
+    return count / case.requests.answer_count, max(0.0, least) / case.requests.answer_count
 
 
 def _serving(case: Case) -> Masks:

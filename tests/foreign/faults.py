@@ -40,7 +40,7 @@ CAUSES = {
 
 
 class Truth(Struct, frozen=True):
-    """What is wrong: the cause, and a text that the culprit's name must hold."""
+    """What is wrong: the cause, and texts (| between) of which the culprit's name holds one."""
 
     cause: str
     culprit: str
@@ -120,7 +120,7 @@ def _slow_peer(lab: Lab, stack: ExitStack, form: str, strength: float) -> Plan:
 
 def _hot_handler(lab: Lab, stack: ExitStack, form: str, strength: float) -> Plan:
     if lab.server == "redis":
-        truth = Truth("hot_function", "redis-server")
+        truth = Truth("hot_function", "lookupKeyByPattern|sortCommandGeneric")
 
         def set_share(share: float) -> None:
             assert lab.load.stdin is not None

@@ -99,7 +99,8 @@ def judge(
     first, truth = causes[0], plan.truth
     state = report["verdict"]["state"]
     if truth.cause:
-        right = first["id"] == truth.cause and truth.culprit in first["culprit"]["name"]
+        named = any(text in first["culprit"]["name"] for text in truth.culprit.split("|"))
+        right = first["id"] == truth.cause and named
     else:
         right = state == "healthy"
     return Outcome(

@@ -105,7 +105,7 @@ def _stands(case: Case, share: Share) -> bool:
 
 def _lengthens_tail(case: Case, share: Share, holders: tuple[CpuHolder, ...]) -> bool:
     """Whether strangers hold up few requests, but those for long."""
-    return share.low > TAIL_SHARE_LOW and long_wait_ratio(case, holders) >= LONG_WAITS_MIN
+    return share.low > TAIL_SHARE_LOW and long_wait_ratio(case, holders)[1] >= LONG_WAITS_MIN
 
 
 def _affinity(case: Case, share: Share) -> Claim | None:
@@ -320,7 +320,7 @@ def _waiting(share: Share) -> Evidence:
 
 def _long_waits(case: Case, holders: tuple[CpuHolder, ...]) -> Evidence:
     name = f"waits for a CPU of {long_wait_ns(case) / 1e6:.0f} ms and more, of the answers"
-    return Evidence(name, long_wait_ratio(case, holders), 0.0, "ratio", SOURCE)
+    return Evidence(name, long_wait_ratio(case, holders)[0], 0.0, "ratio", SOURCE)
 
 
 def _used(case: Case, holder: CpuHolder) -> Evidence:
