@@ -250,7 +250,7 @@ def await_port(log: Path) -> int:
 
 def test_workers_that_restart_all_the_time_are_one_service(restless: int, tmp_path: Path) -> None:
     """Workers that come and go within the window all count, and none of it is an error."""
-    report, capture = diagnose(restless, tmp_path, 5.0)
+    report, capture = diagnose(restless, tmp_path, 8.0)
 
     events = [row["event"] for row in to_rows(capture, "processes")]
     started = {row["pid"] for row in to_rows(capture, "processes") if row["event"] == "started"}
