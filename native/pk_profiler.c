@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,7 +9,7 @@
 
 #include "pk_perf.h"
 #include "pk_period.h"
-#include "pk_thread.h"
+#include "pk_worker.h"
 
 enum {
     STACK_BYTES = 512 * 1024,
@@ -30,15 +29,8 @@ static const int64_t SWITCHES_EVERY_NS = 200LL * 1000 * 1000;
 
 struct pk_profiler {
     pk_profile profile;
-    atomic_int reference_count; /* the owner, and the thread while it runs */
-    pthread_t thread;
-    pthread_mutex_t lock; /* of what follows, up to `status`; never held across a read */
-    pthread_cond_t wake;
-    bool stop_requested;
-    bool has_ended;
-    pk_profiler_status status;
-    bool is_stopped; /* owner only: joined or abandoned */
-    bool is_abandoned;
+    pk_worker worker;
+    pk_profiler_status status; /* under the worker's lock */
     _Atomic(pk_wanted *) wanted; /* that the thread has not seen yet */
     _Atomic double budget_ratio; /* the owner writes */
     /* The thread's own: */
@@ -65,14 +57,13 @@ static void destroy(pk_profiler *profiler)
     free(atomic_load(&profiler->wanted));
     pk_perf_deinit(&profiler->perf);
     pk_profile_deinit(&profiler->profile);
-    pthread_cond_destroy(&profiler->wake);
-    pthread_mutex_destroy(&profiler->lock);
+    pk_worker_deinit(&profiler->worker);
     free(profiler);
 }
 
 void pk_profiler_release(pk_profiler *profiler)
 {
-    if (atomic_fetch_sub(&profiler->reference_count, 1) == 1) {
+    if (pk_worker_let_go(&profiler->worker)) {
         destroy(profiler);
     }
 }
@@ -82,7 +73,7 @@ static void publish(pk_profiler *profiler, int64_t now_ns)
     const pk_profile *profile = &profiler->profile;
     const pk_proctable *processes = &profile->processes;
     const pk_objects *objects = &profile->unwinder.objects;
-    pthread_mutex_lock(&profiler->lock);
+    pthread_mutex_lock(&profiler->worker.lock);
     profiler->status = (pk_profiler_status){
         .started_ns = profiler->period.started_ns,
         .last_tick_ns = now_ns,
@@ -103,7 +94,7 @@ static void publish(pk_profiler *profiler, int64_t now_ns)
         .is_stepped_down = profiler->is_stepped_down,
         .counts = profile->counts,
     };
-    pthread_mutex_unlock(&profiler->lock);
+    pthread_mutex_unlock(&profiler->worker.lock);
 }
 
 static void take_records(pk_profiler *profiler, int64_t until_ns)
@@ -167,20 +158,6 @@ static void tick(pk_profiler *profiler, int64_t settle_ns)
     publish(profiler, now_ns);
 }
 
-/* Sleeps until an instant; true as soon as the owner wants the thread to end. */
-static bool sleep_until(pk_profiler *profiler, int64_t instant_ns)
-{
-    struct timespec instant = {instant_ns / 1000000000, instant_ns % 1000000000};
-    pthread_mutex_lock(&profiler->lock);
-    int outcome = 0;
-    while (!profiler->stop_requested && outcome != ETIMEDOUT) {
-        outcome = pthread_cond_timedwait(&profiler->wake, &profiler->lock, &instant);
-    }
-    bool stop_requested = profiler->stop_requested;
-    pthread_mutex_unlock(&profiler->lock);
-    return stop_requested;
-}
-
 static void *run(void *argument)
 {
     pk_profiler *profiler = argument;
@@ -190,13 +167,10 @@ static void *run(void *argument)
         int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
         planned_ns += profiler->tick_ns;
         planned_ns = planned_ns < now_ns ? now_ns + profiler->tick_ns : planned_ns;
-    } while (!sleep_until(profiler, planned_ns));
+    } while (!pk_worker_sleep_until(&profiler->worker, planned_ns));
     tick(profiler, 0);
     pk_profile_close(&profiler->profile, clock_ns(CLOCK_MONOTONIC));
-    pthread_mutex_lock(&profiler->lock);
-    profiler->has_ended = true;
-    pthread_cond_broadcast(&profiler->wake);
-    pthread_mutex_unlock(&profiler->lock);
+    pk_worker_end(&profiler->worker);
     pk_profiler_release(profiler);
     return NULL;
 }
@@ -315,20 +289,15 @@ int pk_profiler_start(const pk_profiler_options *options, pk_profiler **ret)
     profiler->tick_ns = choose_tick_ns(options->interval_ns);
     atomic_init(&profiler->wanted, NULL);
     atomic_init(&profiler->budget_ratio, options->budget_ratio);
-    atomic_init(&profiler->reference_count, 2);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&profiler->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    pthread_mutex_init(&profiler->lock, NULL);
+    pk_worker_init(&profiler->worker);
     int error = open_all(profiler, options);
     if (error == 0) {
         int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
         pk_period_init(&profiler->period, options->interval_ns, options->budget_ratio, now_ns);
         profiler->checked_ns = now_ns;
         publish(profiler, now_ns);
-        error = pk_thread_start("perfkit-native", STACK_BYTES, run, profiler, &profiler->thread);
+        error =
+            pk_worker_start(&profiler->worker, "perfkit-native", STACK_BYTES, run, profiler);
     }
     if (error != 0) {
         destroy(profiler);
@@ -350,35 +319,15 @@ void pk_profiler_set_budget(pk_profiler *profiler, double budget_ratio)
 
 int pk_profiler_stop(pk_profiler *profiler, int64_t timeout_ns)
 {
-    if (!profiler->is_stopped) {
-        int64_t instant_ns = clock_ns(CLOCK_MONOTONIC) + timeout_ns;
-        struct timespec instant = {instant_ns / 1000000000, instant_ns % 1000000000};
-        pthread_mutex_lock(&profiler->lock);
-        profiler->stop_requested = true;
-        pthread_cond_broadcast(&profiler->wake);
-        int outcome = 0;
-        while (!profiler->has_ended && outcome != ETIMEDOUT) {
-            outcome = pthread_cond_timedwait(&profiler->wake, &profiler->lock, &instant);
-        }
-        bool has_ended = profiler->has_ended;
-        pthread_mutex_unlock(&profiler->lock);
-        profiler->is_stopped = true;
-        profiler->is_abandoned = !has_ended;
-        if (has_ended) {
-            pthread_join(profiler->thread, NULL);
-        } else {
-            pthread_detach(profiler->thread);
-        }
-    }
-    return profiler->is_abandoned ? ETIMEDOUT : 0;
+    return pk_worker_stop(&profiler->worker, timeout_ns);
 }
 
 void pk_profiler_get_status(pk_profiler *profiler, pk_profiler_status *ret)
 {
-    pthread_mutex_lock(&profiler->lock);
+    pthread_mutex_lock(&profiler->worker.lock);
     *ret = profiler->status;
-    pthread_mutex_unlock(&profiler->lock);
-    ret->is_abandoned = profiler->is_abandoned;
+    pthread_mutex_unlock(&profiler->worker.lock);
+    ret->is_abandoned = profiler->worker.is_abandoned;
 }
 
 pk_ring *pk_profiler_rows(pk_profiler *profiler)

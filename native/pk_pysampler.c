@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "pk_pace.h"
-#include "pk_thread.h"
+#include "pk_worker.h"
 
 enum { STACK_BYTES = 512 * 1024 };
 /* One look at hundreds of threads takes milliseconds. */
@@ -22,15 +21,8 @@ typedef struct {
 
 struct pk_pysampler {
     pk_pyshared shared;
-    atomic_int reference_count; /* the owner, and the thread while it runs */
-    pthread_t thread;
-    pthread_mutex_t lock; /* of what follows, up to `status`; never held across a read */
-    pthread_cond_t wake;
-    bool stop_requested;
-    bool has_ended;
-    pk_pysampler_status status;
-    bool is_stopped; /* owner only: joined or abandoned */
-    bool is_abandoned;
+    pk_worker worker;
+    pk_pysampler_status status; /* under the worker's lock */
     _Atomic(order *) orders[PK_PYSAMPLER_ORDER_LIMIT];
     int order_count;             /* owner only */
     _Atomic double budget_ratio; /* the owner writes */
@@ -50,11 +42,6 @@ static int64_t clock_ns(clockid_t clock)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static struct timespec to_timespec(int64_t instant_ns)
-{
-    return (struct timespec){instant_ns / 1000000000, instant_ns % 1000000000};
-}
-
 static void destroy(pk_pysampler *sampler)
 {
     for (size_t i = 0; i < sampler->process_count; i++) {
@@ -64,14 +51,13 @@ static void destroy(pk_pysampler *sampler)
         free(atomic_load(&sampler->orders[i]));
     }
     pk_pyshared_deinit(&sampler->shared);
-    pthread_cond_destroy(&sampler->wake);
-    pthread_mutex_destroy(&sampler->lock);
+    pk_worker_deinit(&sampler->worker);
     free(sampler);
 }
 
 void pk_pysampler_release(pk_pysampler *sampler)
 {
-    if (atomic_fetch_sub(&sampler->reference_count, 1) == 1) {
+    if (pk_worker_let_go(&sampler->worker)) {
         destroy(sampler);
     }
 }
@@ -112,7 +98,7 @@ static void publish(pk_pysampler *sampler, int64_t now_ns)
     for (size_t i = 0; i < sampler->process_count; i++) {
         thread_count += (int64_t)sampler->processes[i].thread_count;
     }
-    pthread_mutex_lock(&sampler->lock);
+    pthread_mutex_lock(&sampler->worker.lock);
     sampler->status = (pk_pysampler_status){
         .started_ns = pace->started_ns,
         .last_tick_ns = now_ns,
@@ -124,7 +110,7 @@ static void publish(pk_pysampler *sampler, int64_t now_ns)
         .thread_count = thread_count,
         .counts = sampler->shared.counts,
     };
-    pthread_mutex_unlock(&sampler->lock);
+    pthread_mutex_unlock(&sampler->worker.lock);
 }
 
 static void tick(pk_pysampler *sampler)
@@ -145,20 +131,6 @@ static void tick(pk_pysampler *sampler)
     publish(sampler, ended_ns);
 }
 
-/* Sleeps until an instant; true as soon as the owner wants the thread to end. */
-static bool sleep_until(pk_pysampler *sampler, int64_t instant_ns)
-{
-    struct timespec instant = to_timespec(instant_ns);
-    pthread_mutex_lock(&sampler->lock);
-    int outcome = 0;
-    while (!sampler->stop_requested && outcome != ETIMEDOUT) {
-        outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
-    }
-    bool stop_requested = sampler->stop_requested;
-    pthread_mutex_unlock(&sampler->lock);
-    return stop_requested;
-}
-
 static void *run(void *argument)
 {
     pk_pysampler *sampler = argument;
@@ -169,15 +141,12 @@ static void *run(void *argument)
     do {
         tick(sampler);
         planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));
-    } while (!sleep_until(sampler, planned_ns));
+    } while (!pk_worker_sleep_until(&sampler->worker, planned_ns));
     tick(sampler);
     while (sampler->process_count > 0) {
         drop_process(sampler, sampler->process_count - 1);
     }
-    pthread_mutex_lock(&sampler->lock);
-    sampler->has_ended = true;
-    pthread_cond_broadcast(&sampler->wake);
-    pthread_mutex_unlock(&sampler->lock);
+    pk_worker_end(&sampler->worker);
     pk_pysampler_release(sampler);
     return NULL;
 }
@@ -190,20 +159,14 @@ int pk_pysampler_start(const pk_pysampler_options *options, pk_pysampler **ret)
     }
     sampler->interval_ns = options->interval_ns;
     atomic_init(&sampler->budget_ratio, options->budget_ratio);
-    atomic_init(&sampler->reference_count, 2);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&sampler->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    pthread_mutex_init(&sampler->lock, NULL);
+    pk_worker_init(&sampler->worker);
     int error = pk_pyshared_init(&sampler->shared, options->row_limit);
     if (error == 0) {
         int folder = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         sampler->shared.proc_folder = folder;
         error = folder < 0 ? errno
-                           : pk_thread_start("perfkit-stacks", STACK_BYTES, run, sampler,
-                                             &sampler->thread);
+                           : pk_worker_start(&sampler->worker, "perfkit-stacks", STACK_BYTES,
+                                             run, sampler);
     }
     if (error != 0) {
         destroy(sampler);
@@ -235,34 +198,15 @@ void pk_pysampler_set_budget(pk_pysampler *sampler, double budget_ratio)
 
 int pk_pysampler_stop(pk_pysampler *sampler, int64_t timeout_ns)
 {
-    if (!sampler->is_stopped) {
-        struct timespec instant = to_timespec(clock_ns(CLOCK_MONOTONIC) + timeout_ns);
-        pthread_mutex_lock(&sampler->lock);
-        sampler->stop_requested = true;
-        pthread_cond_broadcast(&sampler->wake);
-        int outcome = 0;
-        while (!sampler->has_ended && outcome != ETIMEDOUT) {
-            outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
-        }
-        bool has_ended = sampler->has_ended;
-        pthread_mutex_unlock(&sampler->lock);
-        sampler->is_stopped = true;
-        sampler->is_abandoned = !has_ended;
-        if (has_ended) {
-            pthread_join(sampler->thread, NULL);
-        } else {
-            pthread_detach(sampler->thread);
-        }
-    }
-    return sampler->is_abandoned ? ETIMEDOUT : 0;
+    return pk_worker_stop(&sampler->worker, timeout_ns);
 }
 
 void pk_pysampler_get_status(pk_pysampler *sampler, pk_pysampler_status *ret)
 {
-    pthread_mutex_lock(&sampler->lock);
+    pthread_mutex_lock(&sampler->worker.lock);
     *ret = sampler->status;
-    pthread_mutex_unlock(&sampler->lock);
-    ret->is_abandoned = sampler->is_abandoned;
+    pthread_mutex_unlock(&sampler->worker.lock);
+    ret->is_abandoned = sampler->worker.is_abandoned;
 }
 
 pk_pyshared *pk_pysampler_shared(pk_pysampler *sampler)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,7 +9,7 @@
 #include "pk_pace.h"
 #include "pk_quota.h"
 #include "pk_taskset.h"
-#include "pk_thread.h"
+#include "pk_worker.h"
 
 enum {
     MAILBOX_LIMIT = 4096,
@@ -35,15 +34,8 @@ typedef struct {
 struct pk_sampler {
     pk_sampler_options options;
     char proc_root[PK_SAMPLER_PATH_BYTES];
-    atomic_int reference_count; /* the owner, and the thread while it runs */
-    pthread_t thread;
-    pthread_mutex_t lock; /* of the two flags and the status below; never held across a read */
-    pthread_cond_t wake;
-    bool stop_requested;
-    bool has_ended;
-    pk_sampler_status status; /* written once a tick */
-    bool is_stopped; /* owner only: joined or abandoned */
-    bool is_abandoned;
+    pk_worker worker;
+    pk_sampler_status status; /* under the worker's lock */
     uint64_t frozen_count; /* rows of thread_runs that were pushed when it was abandoned */
     pk_ring pids; /* the mailbox: the owner writes */
     _Atomic(cgroup_order *) orders[PK_SAMPLER_CGROUP_LIMIT];
@@ -68,11 +60,6 @@ static int64_t clock_ns(clockid_t clock)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static struct timespec to_timespec(int64_t instant_ns)
-{
-    return (struct timespec){instant_ns / 1000000000, instant_ns % 1000000000};
-}
-
 static void destroy(pk_sampler *sampler)
 {
     pk_taskset_deinit(&sampler->tasks);
@@ -87,14 +74,13 @@ static void destroy(pk_sampler *sampler)
     }
     pk_ring_deinit(&sampler->pids);
     pk_wall_destroy(sampler->wall);
-    pthread_cond_destroy(&sampler->wake);
-    pthread_mutex_destroy(&sampler->lock);
+    pk_worker_deinit(&sampler->worker);
     free(sampler);
 }
 
 void pk_sampler_release(pk_sampler *sampler)
 {
-    if (atomic_fetch_sub(&sampler->reference_count, 1) == 1) {
+    if (pk_worker_let_go(&sampler->worker)) {
         destroy(sampler);
     }
 }
@@ -135,9 +121,9 @@ static void publish(pk_sampler *sampler, int64_t now_ns)
         .over_limit_count = tasks->over_limit_count,
         .put_off_count = tasks->put_off_count,
     };
-    pthread_mutex_lock(&sampler->lock);
+    pthread_mutex_lock(&sampler->worker.lock);
     sampler->status = status;
-    pthread_mutex_unlock(&sampler->lock);
+    pthread_mutex_unlock(&sampler->worker.lock);
 }
 
 static pk_listing look(pk_sampler *sampler, int64_t now_ns)
@@ -191,20 +177,6 @@ static void tick(pk_sampler *sampler, int64_t planned_ns, bool is_last)
     publish(sampler, ended_ns);
 }
 
-/* Sleeps until an instant; true as soon as the owner wants the thread to end. */
-static bool sleep_until(pk_sampler *sampler, int64_t instant_ns)
-{
-    struct timespec instant = to_timespec(instant_ns);
-    pthread_mutex_lock(&sampler->lock);
-    int outcome = 0;
-    while (!sampler->stop_requested && outcome != ETIMEDOUT) {
-        outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
-    }
-    bool stop_requested = sampler->stop_requested;
-    pthread_mutex_unlock(&sampler->lock);
-    return stop_requested;
-}
-
 static void *run(void *argument)
 {
     pk_sampler *sampler = argument;
@@ -218,13 +190,10 @@ static void *run(void *argument)
     do {
         tick(sampler, planned_ns, false);
         planned_ns = pk_pace_next(&sampler->pace, clock_ns(CLOCK_MONOTONIC));
-    } while (!sleep_until(sampler, planned_ns));
+    } while (!pk_worker_sleep_until(&sampler->worker, planned_ns));
     tick(sampler, clock_ns(CLOCK_MONOTONIC), true);
     pk_taskset_finish(&sampler->tasks);
-    pthread_mutex_lock(&sampler->lock);
-    sampler->has_ended = true;
-    pthread_cond_broadcast(&sampler->wake);
-    pthread_mutex_unlock(&sampler->lock);
+    pk_worker_end(&sampler->worker);
     pk_sampler_release(sampler);
     return NULL;
 }
@@ -267,19 +236,14 @@ int pk_sampler_start(const pk_sampler_options *options, pk_sampler **ret)
     atomic_init(&sampler->budget_ratio, options->budget_ratio);
     memcpy(sampler->proc_root, options->proc_root, root_size);
     sampler->options.proc_root = sampler->proc_root;
-    atomic_init(&sampler->reference_count, 2);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&sampler->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    pthread_mutex_init(&sampler->lock, NULL);
+    pk_worker_init(&sampler->worker);
     int error = pk_taskset_init(&sampler->tasks, options->thread_limit, options->descriptor_limit);
     if (error == 0) {
         error = init_tables(sampler);
     }
     if (error == 0) {
-        error = pk_thread_start("perfkit-threads", STACK_BYTES, run, sampler, &sampler->thread);
+        error =
+            pk_worker_start(&sampler->worker, "perfkit-threads", STACK_BYTES, run, sampler);
     }
     if (error != 0) {
         destroy(sampler);
@@ -329,40 +293,25 @@ static void salvage(pk_sampler *sampler)
             pk_ring_push(&sampler->tables[PK_TABLE_OPEN_RUNS], row);
         }
     }
-    sampler->is_abandoned = true;
 }
 
 int pk_sampler_stop(pk_sampler *sampler, int64_t timeout_ns)
 {
-    if (!sampler->is_stopped) {
-        struct timespec instant = to_timespec(clock_ns(CLOCK_MONOTONIC) + timeout_ns);
-        pthread_mutex_lock(&sampler->lock);
-        sampler->stop_requested = true;
-        pthread_cond_broadcast(&sampler->wake);
-        int outcome = 0;
-        while (!sampler->has_ended && outcome != ETIMEDOUT) {
-            outcome = pthread_cond_timedwait(&sampler->wake, &sampler->lock, &instant);
-        }
-        bool has_ended = sampler->has_ended;
-        pthread_mutex_unlock(&sampler->lock);
-        sampler->is_stopped = true;
-        if (has_ended) {
-            pthread_join(sampler->thread, NULL);
-        } else {
-            salvage(sampler);
-            pthread_detach(sampler->thread);
-        }
+    bool was_stopped = sampler->worker.is_stopped;
+    int error = pk_worker_stop(&sampler->worker, timeout_ns);
+    if (error != 0 && !was_stopped) {
+        salvage(sampler);
     }
-    return sampler->is_abandoned ? ETIMEDOUT : 0;
+    return error;
 }
 
 void pk_sampler_get_status(pk_sampler *sampler, pk_sampler_status *ret)
 {
-    pthread_mutex_lock(&sampler->lock);
+    pthread_mutex_lock(&sampler->worker.lock);
     *ret = sampler->status;
-    ret->has_ended = sampler->has_ended;
-    pthread_mutex_unlock(&sampler->lock);
-    ret->is_abandoned = sampler->is_abandoned;
+    ret->has_ended = sampler->worker.has_ended;
+    pthread_mutex_unlock(&sampler->worker.lock);
+    ret->is_abandoned = sampler->worker.is_abandoned;
 }
 
 pk_wall *pk_sampler_wall(pk_sampler *sampler)
@@ -378,7 +327,7 @@ size_t pk_sampler_column_count(pk_table table)
 size_t pk_sampler_row_count(const pk_sampler *sampler, pk_table table)
 {
     const pk_ring *ring = &sampler->tables[table];
-    if (table == PK_TABLE_RUNS && sampler->is_abandoned) {
+    if (table == PK_TABLE_RUNS && sampler->worker.is_abandoned) {
         uint64_t taken = atomic_load(&ring->taken_count);
         return (size_t)(sampler->frozen_count - taken);
     }

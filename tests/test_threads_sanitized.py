@@ -21,6 +21,7 @@ NOUNS = (
     "task",
     "taskset",
     "thread",
+    "worker",
     "wait",
 )
 NOUNS += tuple(one for one in (*LOOK_PARTS, "wall") if one not in NOUNS)
