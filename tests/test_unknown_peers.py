@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from callers import CALLER, UPSTREAM
 from msgspec.structs import replace
 
 from perfkit.agent.record import RecordOptions, record
@@ -18,44 +19,13 @@ from perfkit.model import Capture
 Spawn = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.system
 
-# Eight workers open a connection for each call to an upstream that answers after 60 ms.
-CALLER = """
-import socket, sys, threading, time
-port = int(sys.argv[1])
-
-def call():
-    while True:
-        with socket.create_connection(("127.0.0.1", port)) as peer:
-            peer.sendall(b"question")
-            peer.recv(100)
-
-for _ in range(8):
-    threading.Thread(target=call, daemon=True).start()
-print("started", flush=True)
-sys.stdin.readline()
-"""
-UPSTREAM = """
-import socket, sys, threading, time
-server = socket.create_server(("127.0.0.1", 0), backlog=128)
-print(server.getsockname()[1], flush=True)
-
-def serve(client):
-    with client:
-        client.recv(100)
-        time.sleep(0.06)
-        client.sendall(b"answer")
-
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
-
 
 @pytest.fixture
 def recorded(spawn: Spawn) -> tuple[Capture, str]:
     """What was recorded of the caller, and the address of its upstream."""
     upstream = spawn(UPSTREAM)
     port = upstream.first_line  # type: ignore[attr-defined]
-    caller = spawn(CALLER, port)
+    caller = spawn(CALLER, port, "8")
     time.sleep(0.3)
     options = RecordOptions(pid=caller.pid, seconds=3.0, probe=False)
     return decode(record(options)), f"127.0.0.1:{port}"

@@ -31,7 +31,11 @@ from perfkit.analysis.exchanges import (
     streamed_states,
     strict_states,
 )
-from perfkit.analysis.short_connections import MILLISECOND_NS, read_short_connections
+from perfkit.analysis.short_connections import (
+    MILLISECOND_NS,
+    ShortConnections,
+    read_short_connections,
+)
 from perfkit.analysis.states import POLL, RECEIVE
 
 PEER_LIMIT = 256
@@ -93,11 +97,12 @@ def read_requests(aligned: Aligned) -> Requests:
     """Counts the requests of the window."""
     axis = aligned.axis
     calls = read_brief_calls(aligned)
+    called = [index for mine in calls.values() for index in mine.sockets.tolist()]
     sockets = aligned.table("sockets")
-    closed = read_short_connections(aligned)
+    closed = read_short_connections(aligned, "accepted")
     listeners, accepted, outgoing = _by_role(aligned.table("socket_runs"), sockets)
     polled = ~np.isin(accepted.integers("socket_index"), closed.sockets)
-    lasting = outgoing.where(~np.isin(outgoing.integers("socket_index"), calls.sockets))
+    lasting = outgoing.where(~np.isin(outgoing.integers("socket_index"), called))
     rows = read_exchanges(accepted.where(polled), asked_by_peer=True)
     readers = _reader_waits(aligned)
     state, silent = _states(rows, _inodes(sockets), readers)
@@ -248,17 +253,14 @@ def _read_peers(
 def _add_calls(axis: Axis, peers: tuple[Peer, ...], calls: BriefCalls) -> tuple[Peer, ...]:
     """Adds to what was polled of each peer the calls over connections of their own."""
     polled = {peer.name: peer for peer in peers}
-    brief = {name: _to_brief_peer(axis, name, calls.of(name)) for name in calls.peers}
-    both = [
-        _join(polled[name], brief[name]) if name in polled else brief[name]
-        for name in sorted(brief)
-    ]
+    brief = {name: _to_brief_peer(axis, name, mine) for name, mine in calls.items()}
+    both = [_join(polled[name], brief[name]) if name in polled else brief[name] for name in brief]
     others = [peer for peer in peers if peer.name not in brief]
     return tuple(sorted((*others, *both), key=lambda peer: peer.name))
 
 
-def _to_brief_peer(axis: Axis, name: str, calls: BriefCalls) -> Peer:
-    pending, answers, closed = calls.pending(axis), calls.answers(axis), calls.closed
+def _to_brief_peer(axis: Axis, name: str, calls: ShortConnections) -> Peer:
+    pending, answers, closed = calls.in_flight(axis), calls.arrivals(axis), calls.closed
 
     def total(*metrics: str) -> int:
         return sum(int(np.maximum(closed.integers(metric), 0).sum()) for metric in metrics)
