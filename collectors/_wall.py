@@ -95,7 +95,7 @@ class WallStacks:
         self._looked: set[int] = set()
         self._python_count = 0
         self._passed_count = 0
-        self._object_count = self._stack_count = self._python_stack_count = 0
+        self._object_count = self._python_stack_count = 0
         self._names: list[tuple[str, str]] = []
 
     def find_interpreters(self, pids: Iterable[int], limit: int = PROCESSES_PER_POLL) -> None:
@@ -136,15 +136,7 @@ class WallStacks:
             row = (self._object_count, pid, KINDS[kind], shown, build_id)
             yield Row(WALL_OBJECTS.name, row)
             self._object_count += 1
-        frames = [
-            (stack, depth, *frame)
-            for stack, found in enumerate(stacks, self._stack_count)
-            for depth, frame in enumerate(found)
-        ]
-        self._stack_count += len(stacks)
-        if frames:
-            columns = tuple(array("q", column).tobytes() for column in zip(*frames, strict=True))
-            yield Rows(WALL_STACKS.name, columns, len(frames), 0)
+        yield Rows(WALL_STACKS.name, stacks, len(stacks[0]) // 8)
         for found in python_stacks:
             for depth, number in enumerate(found):
                 function, file = self._names[number & ~ENTRY_BIT]

@@ -225,9 +225,9 @@ class _Session:
         begin_ns = time.thread_time_ns()
         samples, frames, objects, dropped_count = self._sampler.take()
         first = self._object_count
-        for number, (kind, pid, path, build_id) in enumerate(objects, first):
+        for number, (pid, kind, path, build_id) in enumerate(objects, first):
             text = path.decode("utf-8", "backslashreplace")
-            row = (number, pid, OBJECT_KINDS[kind], text, build_id.hex())
+            row = (number, pid, OBJECT_KINDS[kind], text, build_id)
             yield Row(NATIVE_OBJECTS.name, row)
         self._object_count = first + len(objects)
         yield Rows(NATIVE_STACKS.name, frames, len(frames[0]) // 8)

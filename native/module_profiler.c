@@ -1,7 +1,6 @@
 /* Python face of the sampler of native stacks. */
 #include "pk_module.h"
 
-#include <errno.h>
 
 #include "pk_profiler.h"
 
@@ -12,7 +11,6 @@ enum {
     ROW_LIMIT_LIMIT = 1 << 20,
     THREAD_LIMIT = 4096,
     STOP_TIMEOUT_NS = 300 * 1000 * 1000,
-    FRAME_COLUMN_COUNT = 5, /* stack depth object offset flags */
 };
 static const double DEFAULT_BUDGET_RATIO = 0.0025;
 
@@ -24,12 +22,6 @@ typedef struct {
     uint64_t told_dropped;
     int is_busy; /* a call that released the GIL is under way */
 } sampler_object;
-
-static PyObject *fail(int error)
-{
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
 
 static int begin_call(sampler_object *self)
 {
@@ -130,7 +122,7 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *
     error = pk_profiler_start(&options, &self->profiler);
     Py_END_ALLOW_THREADS
     if (error != 0) {
-        fail(error);
+        pk_module_fail(error);
         Py_DECREF(self);
         return NULL;
     }
@@ -184,81 +176,6 @@ static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
     return Py_NewRef(Py_None);
 }
 
-/* A tuple of `count` byte strings, each with room for so many integers. */
-static PyObject *make_columns(Py_ssize_t count, size_t row_count, int64_t **ret)
-{
-    PyObject *packed = PyTuple_New(count);
-    for (Py_ssize_t i = 0; packed != NULL && i < count; i++) {
-        Py_ssize_t size = (Py_ssize_t)(row_count * sizeof **ret);
-        PyObject *column = PyBytes_FromStringAndSize(NULL, size);
-        if (column == NULL || PyTuple_SetItem(packed, i, column) != 0) {
-            Py_CLEAR(packed);
-            break;
-        }
-        ret[i] = (int64_t *)(void *)PyBytes_AsString(column);
-    }
-    return packed;
-}
-
-static PyObject *take_rows(pk_ring *ring)
-{
-    size_t row_count = pk_ring_count(ring);
-    int64_t *columns[PK_PROFILE_COLUMN_COUNT];
-    PyObject *packed = make_columns(PK_PROFILE_COLUMN_COUNT, row_count, columns);
-    if (packed != NULL) {
-        pk_ring_take(ring, row_count, columns);
-    }
-    return packed;
-}
-
-/* The frames of stacks that were met since the last take, one row each. */
-static PyObject *take_frames(sampler_object *self, const pk_nativestacks *stacks)
-{
-    uint32_t count = atomic_load_explicit(&stacks->stack_count, memory_order_acquire);
-    size_t row_count = 0;
-    for (uint32_t i = self->told_stacks; i < count; i++) {
-        row_count += stacks->stacks[i].depth;
-    }
-    int64_t *columns[FRAME_COLUMN_COUNT];
-    PyObject *packed = make_columns(FRAME_COLUMN_COUNT, row_count, columns);
-    if (packed == NULL) {
-        return NULL;
-    }
-    size_t row = 0;
-    for (uint32_t i = self->told_stacks; i < count; i++) {
-        const pk_native_stack *stack = &stacks->stacks[i];
-        for (uint32_t depth = 0; depth < stack->depth; depth++, row++) {
-            const pk_native_frame *frame = &stacks->frames[stack->first + depth];
-            columns[0][row] = i;
-            columns[1][row] = depth;
-            columns[2][row] = frame->object;
-            columns[3][row] = (int64_t)frame->offset;
-            columns[4][row] = frame->flags;
-        }
-    }
-    self->told_stacks = count;
-    return packed;
-}
-
-/* Objects that were met since the last take. */
-static PyObject *take_objects(sampler_object *self, const pk_nativestacks *stacks)
-{
-    uint32_t count = atomic_load_explicit(&stacks->object_count, memory_order_acquire);
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = self->told_objects; list != NULL && i < count; i++) {
-        const pk_native_object *object = &stacks->objects[i];
-        PyObject *row = Py_BuildValue("(iiyy#)", (int)object->kind, (int)object->pid, object->path,
-                                      (const char *)object->build_id,
-                                      (Py_ssize_t)object->build_id_bytes);
-        if (row == NULL || PyList_Append(list, row) != 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(row);
-    }
-    self->told_objects = list == NULL ? self->told_objects : count;
-    return list;
-}
-
 static PyObject *sampler_take(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -269,9 +186,9 @@ static PyObject *sampler_take(PyObject *object, PyObject *unused)
     pk_ring *ring = pk_profiler_rows(self->profiler);
     const pk_nativestacks *stacks = pk_profiler_stacks(self->profiler);
     /* Rows first: what they refer to was there before them. */
-    PyObject *rows = take_rows(ring);
-    PyObject *frames = rows == NULL ? NULL : take_frames(self, stacks);
-    PyObject *objects = frames == NULL ? NULL : take_objects(self, stacks);
+    PyObject *rows = pk_module_take_rows(ring);
+    PyObject *frames = rows == NULL ? NULL : pk_module_pack_stacks(stacks, &self->told_stacks);
+    PyObject *objects = frames == NULL ? NULL : pk_module_list_objects(stacks, &self->told_objects);
     self->is_busy = 0;
     if (objects == NULL) {
         Py_XDECREF(rows);

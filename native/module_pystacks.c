@@ -1,7 +1,6 @@
 /* Python face of the sampler of Python stacks. */
 #include "pk_module.h"
 
-#include <errno.h>
 
 #include "pk_pysampler.h"
 
@@ -21,12 +20,6 @@ typedef struct {
     uint64_t told_dropped;
     int is_busy; /* a call that released the GIL is under way */
 } sampler_object;
-
-static PyObject *fail(int error)
-{
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
 
 static int begin_call(sampler_object *self)
 {
@@ -64,7 +57,7 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *
     }
     int error = pk_pysampler_start(&options, &self->sampler);
     if (error != 0) {
-        fail(error);
+        pk_module_fail(error);
         Py_DECREF(self);
         return NULL;
     }
@@ -108,7 +101,7 @@ static PyObject *sampler_add(PyObject *object, PyObject *arguments)
     }
     int error = pk_pysampler_add(self->sampler, pid, runtime, &layout);
     self->is_busy = 0;
-    return error == 0 ? Py_NewRef(Py_None) : fail(error);
+    return error == 0 ? Py_NewRef(Py_None) : pk_module_fail(error);
 }
 
 static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
@@ -126,26 +119,6 @@ static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
     return Py_NewRef(Py_None);
 }
 
-static PyObject *take_rows(pk_ring *ring)
-{
-    size_t row_count = pk_ring_count(ring);
-    int64_t *columns[PK_PYROW_COLUMN_COUNT];
-    PyObject *packed = PyTuple_New(PK_PYROW_COLUMN_COUNT);
-    for (Py_ssize_t i = 0; packed != NULL && i < PK_PYROW_COLUMN_COUNT; i++) {
-        Py_ssize_t size = (Py_ssize_t)(row_count * sizeof **columns);
-        PyObject *column = PyBytes_FromStringAndSize(NULL, size);
-        if (column == NULL || PyTuple_SetItem(packed, i, column) != 0) {
-            Py_CLEAR(packed);
-            break;
-        }
-        columns[i] = (int64_t *)(void *)PyBytes_AsString(column);
-    }
-    if (packed != NULL) {
-        pk_ring_take(ring, row_count, columns);
-    }
-    return packed;
-}
-
 static PyObject *sampler_take(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -155,7 +128,7 @@ static PyObject *sampler_take(PyObject *object, PyObject *unused)
         return NULL;
     }
     /* Rows first: what they refer to was there before them. */
-    PyObject *rows = take_rows(&shared->rows);
+    PyObject *rows = pk_module_take_rows(&shared->rows);
     PyObject *stacks =
         rows == NULL ? NULL : pk_module_list_pystacks(&shared->stacks, &self->told_stacks);
     PyObject *names =

@@ -33,12 +33,6 @@ static const char *const TABLE_NAMES[PK_TABLE_COUNT] = {
     [PK_TABLE_OPEN_RUNS] = "thread_runs_open",
 };
 
-static PyObject *fail(int error)
-{
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
-
 static int64_t default_descriptor_limit(void)
 {
     struct rlimit limit;
@@ -74,7 +68,7 @@ static int add_pids(sampler_object *self, PyObject *pids)
                                                 : pk_sampler_add_pid(self->sampler, (int32_t)pid);
         }
         if (error != 0) {
-            fail(error);
+            pk_module_fail(error);
         }
         if (PyErr_Occurred()) {
             Py_DECREF(sequence);
@@ -145,7 +139,7 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *arguments, PyObject *
     int error = pk_sampler_start(&options, &self->sampler);
     if (error != 0 || add_pids(self, pids) != 0) {
         if (error != 0) {
-            fail(error);
+            pk_module_fail(error);
         }
         Py_DECREF(self);
         return NULL;
@@ -193,7 +187,7 @@ static PyObject *sampler_add_cgroup(PyObject *object, PyObject *arguments)
     }
     int error = pk_sampler_add_cgroup(self->sampler, cgroup_index, path);
     self->is_busy = 0;
-    return error == 0 ? Py_NewRef(Py_None) : fail(error);
+    return error == 0 ? Py_NewRef(Py_None) : pk_module_fail(error);
 }
 
 static PyObject *sampler_set_budget(PyObject *object, PyObject *ratio)
@@ -241,7 +235,7 @@ static PyObject *sampler_add_python(PyObject *object, PyObject *arguments)
     self->is_busy = 0;
     if (error != 0) {
         Py_XDECREF(done);
-        return fail(error);
+        return pk_module_fail(error);
     }
     return done;
 }
@@ -272,18 +266,9 @@ static PyObject *take_table(sampler_object *self, pk_table table)
     size_t column_count = pk_sampler_column_count(table);
     size_t row_count = pk_sampler_row_count(self->sampler, table);
     int64_t *columns[COLUMN_LIMIT];
-    PyObject *packed = PyTuple_New((Py_ssize_t)column_count);
+    PyObject *packed = pk_module_make_columns((Py_ssize_t)column_count, row_count, columns);
     if (packed == NULL) {
         return NULL;
-    }
-    for (size_t i = 0; i < column_count; i++) {
-        Py_ssize_t size = (Py_ssize_t)(row_count * sizeof **columns);
-        PyObject *column = PyBytes_FromStringAndSize(NULL, size);
-        if (column == NULL || PyTuple_SetItem(packed, (Py_ssize_t)i, column) != 0) {
-            Py_DECREF(packed);
-            return NULL;
-        }
-        columns[i] = (int64_t *)(void *)PyBytes_AsString(column);
     }
     Py_BEGIN_ALLOW_THREADS
     pk_sampler_take(self->sampler, table, row_count, columns);

@@ -19,7 +19,7 @@ PyObject *pk_module_wall_add_python(pk_wall *wall, PyObject *arguments, int *ret
 PyObject *pk_module_wall_take(const pk_wall *wall, uint32_t told[4])
 {
     /* Stacks before what they are made of: that was there before them. */
-    PyObject *stacks = pk_module_list_stacks(&wall->stacks, &told[1]);
+    PyObject *stacks = pk_module_pack_stacks(&wall->stacks, &told[1]);
     PyObject *pystacks =
         stacks == NULL ? NULL : pk_module_list_pystacks(&wall->python.stacks, &told[3]);
     PyObject *objects = pystacks == NULL ? NULL : pk_module_list_objects(&wall->stacks, &told[0]);

@@ -197,7 +197,7 @@ int pk_dump_take(pk_dump *dump, const char *proc_root, int32_t pid, uint64_t run
     dump->rows = calloc(thread_limit, sizeof *dump->rows);
     int error = take == NULL || dump->rows == NULL ? ENOMEM : 0;
     if (error == 0) {
-        error = pk_stacktable_init(&dump->stacks);
+        error = pk_nativestacks_init(&dump->stacks);
     }
     if (error == 0) {
         error = pk_pyshared_init(&dump->python, 1);
@@ -223,6 +223,6 @@ void pk_dump_deinit(pk_dump *dump)
 {
     free(dump->rows);
     dump->rows = NULL;
-    pk_stacktable_deinit(&dump->stacks);
+    pk_nativestacks_deinit(&dump->stacks);
     pk_pyshared_deinit(&dump->python);
 }

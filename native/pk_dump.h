@@ -29,7 +29,7 @@ typedef struct {
     int64_t gone_count;       /* threads that ended meanwhile */
     int64_t begin_ns;
     int64_t end_ns;
-    pk_stacktable stacks;
+    pk_nativestacks stacks;
     pk_pyshared python; /* names and stacks of Python frames */
 } pk_dump;
 

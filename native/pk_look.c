@@ -266,11 +266,14 @@ int pk_look_at(pk_looker *looker, pk_look_process *process, const pk_look_thread
     return 0;
 }
 
-int pk_look_intern_stack(const pk_looker *looker, const pk_look_process *process,
-                         pk_stacktable *table, uint32_t *ret)
+int pk_look_intern_stack(pk_looker *looker, const pk_look_process *process,
+                         pk_nativestacks *stacks, uint32_t *ret)
 {
-    return pk_stacktable_intern(table, &looker->unwinder.objects, process->pid, &looker->stack,
-                                ret);
+    const pk_stack *stack = &looker->stack;
+    int error = pk_nativestacks_write(stacks, &looker->unwinder.objects, process->pid, stack,
+                                      looker->native_frames);
+    return error != 0 ? error
+                      : pk_nativestacks_intern(stacks, looker->native_frames, stack->depth, ret);
 }
 
 int pk_look_intern_frames(const pk_looker *looker, pk_look_process *process, int64_t t_ns,

@@ -9,7 +9,7 @@
 #define PK_LOOK_H
 #include "pk_procfile.h"
 #include "pk_pyprocess.h"
-#include "pk_stacktable.h"
+#include "pk_nativestack.h"
 
 enum {
     PK_LOOK_COPY_BYTES = 8192, /* of the stack; what lies beyond is read when it is needed */
@@ -34,6 +34,7 @@ typedef struct {
     pk_unwinder unwinder;
     pk_pyshared *python; /* not owned; NULL: Python frames are not read */
     pk_stack stack;      /* of the last look */
+    pk_native_frame native_frames[PK_UNWIND_DEPTH_LIMIT]; /* the same, objects numbered */
     pk_pyframes frames;
     uint8_t copy[PK_LOOK_COPY_BYTES];
     int64_t look_count;
@@ -72,8 +73,8 @@ int pk_look_process_set_python(pk_look_process *process, uint64_t runtime,
 
 /* The numbers of what the last look left in `stack`, and in `frames`; each is added where it is
  * new. 0 or an errno value. */
-int pk_look_intern_stack(const pk_looker *looker, const pk_look_process *process,
-                         pk_stacktable *table, uint32_t *ret);
+int pk_look_intern_stack(pk_looker *looker, const pk_look_process *process,
+                         pk_nativestacks *stacks, uint32_t *ret);
 int pk_look_intern_frames(const pk_looker *looker, pk_look_process *process, int64_t t_ns,
                           uint32_t *ret);
 

@@ -110,8 +110,8 @@ static bool find_same(const pk_nativestacks *stacks, const pk_native_object *wan
     return false;
 }
 
-int pk_nativestacks_find_file(pk_nativestacks *stacks, const pk_objects *objects, uint32_t place,
-                              pid_t pid, uint32_t *ret)
+static int find_file(pk_nativestacks *stacks, const pk_objects *objects, uint32_t place,
+                     pid_t pid, uint32_t *ret)
 {
     const pk_object *object = &objects->objects[place];
     pk_native_known *known = &stacks->known[place];
@@ -138,8 +138,23 @@ int pk_nativestacks_find_file(pk_nativestacks *stacks, const pk_objects *objects
     return error;
 }
 
-int pk_nativestacks_find_anonymous(pk_nativestacks *stacks, pid_t pid, uint32_t *ret)
+static int find_anonymous(pk_nativestacks *stacks, pid_t pid, uint32_t *ret)
 {
     const pk_native_object wanted = {.kind = PK_NATIVE_ANONYMOUS, .pid = pid};
     return find_same(stacks, &wanted, ret) ? 0 : add_object(stacks, &wanted, "", ret);
+}
+
+int pk_nativestacks_write(pk_nativestacks *stacks, const pk_objects *objects, pid_t pid,
+                          const pk_stack *stack, pk_native_frame *ret)
+{
+    int error = 0;
+    for (size_t i = 0; error == 0 && i < stack->depth; i++) {
+        const pk_frame *frame = &stack->frames[i];
+        ret[i] = (pk_native_frame){.offset = frame->file_offset, .flags = frame->flags};
+        const bool is_open = frame->serial != 0 &&
+                             objects->objects[frame->object].source.serial == frame->serial;
+        error = is_open ? find_file(stacks, objects, frame->object, pid, &ret[i].object)
+                        : find_anonymous(stacks, pid, &ret[i].object);
+    }
+    return error;
 }

@@ -4,7 +4,7 @@
 #define PK_NATIVESTACK_H
 #include <stdatomic.h>
 
-#include "pk_objects.h"
+#include "pk_unwind.h"
 
 enum {
     PK_NATIVE_STACK_LIMIT = 1 << 14,
@@ -68,9 +68,9 @@ void pk_nativestacks_deinit(pk_nativestacks *stacks);
 int pk_nativestacks_intern(pk_nativestacks *stacks, const pk_native_frame *frames, size_t depth,
                            uint32_t *ret);
 
-/* The number of an open file that a process maps, and of code in no file. ENOSPC: no room. */
-int pk_nativestacks_find_file(pk_nativestacks *stacks, const pk_objects *objects, uint32_t place,
-                              pid_t pid, uint32_t *ret);
-int pk_nativestacks_find_anonymous(pk_nativestacks *stacks, pid_t pid, uint32_t *ret);
+/* Writes the frames that were unwound of a process, their objects numbered; `ret` has room for
+ * `stack->depth`. ENOSPC: no room for an object. */
+int pk_nativestacks_write(pk_nativestacks *stacks, const pk_objects *objects, pid_t pid,
+                          const pk_stack *stack, pk_native_frame *ret);
 
 #endif

@@ -53,16 +53,6 @@ static size_t read_memory(void *context, uint64_t address, void *buffer, size_t 
     return count < 0 ? 0 : (size_t)count;
 }
 
-/* The object of a frame, and of code in no file that of its process. */
-static int find_object(pk_profile *profile, const pk_frame *frame, pid_t pid, uint32_t *ret)
-{
-    const pk_objects *objects = &profile->unwinder.objects;
-    if (frame->serial == 0 || objects->objects[frame->object].source.serial != frame->serial) {
-        return pk_nativestacks_find_anonymous(&profile->stacks, pid, ret);
-    }
-    return pk_nativestacks_find_file(&profile->stacks, objects, frame->object, pid, ret);
-}
-
 /* Adds the kernel's frames; returns how many there are now. */
 static size_t add_kernel(pk_profile *profile, const pk_perf_record *record)
 {
@@ -108,16 +98,10 @@ static int add_user(pk_profile *profile, const pk_perf_record *record, size_t *d
                                   .context = &pid};
     pk_stack *stack = &profile->stack;
     pk_unwind(&profile->unwinder, maps, &snapshot, stack);
-    for (size_t i = 0; i < stack->depth; i++) {
-        const pk_frame *frame = &stack->frames[i];
-        pk_native_frame *added = &profile->frames[(*depth)++];
-        *added = (pk_native_frame){.offset = frame->file_offset, .flags = frame->flags};
-        int error = find_object(profile, frame, pid, &added->object);
-        if (error != 0) {
-            return error;
-        }
-    }
-    return 0;
+    const size_t first = *depth;
+    *depth += stack->depth;
+    return pk_nativestacks_write(&profile->stacks, &profile->unwinder.objects, pid, stack,
+                                 profile->frames + first);
 }
 
 /* The stack of a sample, -1 where there is none, and how it ends. */

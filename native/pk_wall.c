@@ -43,7 +43,7 @@ pk_wall *pk_wall_create(uint32_t thread_limit, double budget_ratio, pk_ring *row
         return NULL;
     }
     wall->looker.python = &wall->python;
-    if (wall->samples == NULL || pk_stacktable_init(&wall->stacks) != 0 ||
+    if (wall->samples == NULL || pk_nativestacks_init(&wall->stacks) != 0 ||
         pk_pyshared_init(&wall->python, 1) != 0) {
         pk_wall_destroy(wall);
         return NULL;
@@ -60,7 +60,7 @@ void pk_wall_destroy(pk_wall *wall)
         pk_wall_forget(wall, i);
     }
     pk_looker_deinit(&wall->looker);
-    pk_stacktable_deinit(&wall->stacks);
+    pk_nativestacks_deinit(&wall->stacks);
     pk_pyshared_deinit(&wall->python);
     free(wall->samples);
     free(wall);

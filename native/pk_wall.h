@@ -57,7 +57,7 @@ typedef struct {
 
 typedef struct {
     pk_looker looker;
-    pk_stacktable stacks; /* the owner reads what lies below the counts */
+    pk_nativestacks stacks; /* the owner reads what lies below the counts */
     pk_pyshared python;   /* likewise */
     pk_look_process *processes[PK_WALL_PROCESS_LIMIT]; /* by the sampler's index; NULL: none yet */
     pk_wall_sample *samples;                           /* by the sampler's index of threads */

@@ -62,15 +62,15 @@ class ThreadSampler:
         self,
     ) -> tuple[
         list[NativeObject],
-        list[tuple[NativeFrame, ...]],
+        tuple[bytes, ...],
         list[tuple[bytes, bytes]],
         list[tuple[int, ...]],
     ]:
         """Hands over what wall_samples refer to, as far as it is new; asked for after `take`.
 
-        Shape: objects, stacks (leaf first), functions as (name, file), Python stacks as numbers of
-        functions (innermost first; with bit 31 where C called it). Each is numbered from 0 in the
-        order in which they come.
+        Shape: objects; columns of frames (stack, depth, object, offset, flags), leaf first;
+        functions as (name, file); Python stacks as numbers of functions (innermost first; with bit
+        31 where C called it). Each is numbered from 0 in the order in which they come.
         """
         ...
     def wall_status(self) -> dict[str, int]:
@@ -292,14 +292,13 @@ class NativeSampler:
         ...
     def take(
         self,
-    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...], list[tuple[int, int, bytes, bytes]], int]:
+    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...], list[NativeObject], int]:
         """Hands over what is new since the last take; never waits.
 
         Shape: columns of 64-bit integers (t_ns, pid, tid, cpu, kind, stack, weight_ns, end,
         is_open) with kind 0 on a CPU, 1 left it, 2 would have run on; columns of frames (stack,
-        depth, object, offset, flags); objects as (kind, pid, path, build-id) with kind 0 file,
-        1 vdso, 2 kernel, 3 anonymous; rows dropped. Stacks and objects are numbered from 0 in the
-        order in which they come.
+        depth, object, offset, flags); objects; rows dropped. Stacks and objects are numbered from 0
+        in the order in which they come.
         """
         ...
     def stop(self, timeout_ns: int = 300_000_000, /) -> bool:

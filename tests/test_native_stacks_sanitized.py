@@ -9,7 +9,17 @@ import pytest
 from programs import build
 from unwinding import FOLDER, ROOT, SOURCES
 
-NOUNS = ("profiler", "profile", "period", "proctable", "nativestack", "offcpu", "ring", "thread")
+NOUNS = (
+    "profiler",
+    "profile",
+    "period",
+    "proctable",
+    "nativestack",
+    "offcpu",
+    "ring",
+    "thread",
+    "worker",
+)
 
 
 def test_profile_survives_hostile_records_under_sanitizers(tmp_path: Path) -> None:

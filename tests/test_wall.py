@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 PARTS = (*NOUNS, "walk", "guess", "unwind", "procfile", "remote", "ring", "process", "wait")
 PYTHON_PARTS = ("pylayout", "pylist", "pyname", "pyprocess", "pystack", "pywalk")
-LOOK_PARTS = (*PARTS, *PYTHON_PARTS, "stacktable", "look", "dump")
+LOOK_PARTS = (*PARTS, *PYTHON_PARTS, "nativestack", "look", "dump")
 RESTLESS = """
 import threading, time
 def rest_a_moment():

@@ -3,44 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PLACED(name) __attribute__((noinline, noclone, section(#name)))
-#define RANGE(name) extern const char __start_##name[], __stop_##name[]
+#include "shares.h"
+
 #define TELL(name) printf(#name " %p %p ", (void *)__start_##name, (void *)__stop_##name)
 
 enum { LOOPS = 7000 };
-
-RANGE(heavy);
-RANGE(medium);
-RANGE(light);
-
-static volatile double result;
-
-static __attribute__((noinline, noclone)) void burn(long loops)
-{
-    double value = 1;
-    for (long i = 0; i < loops; i++) {
-        value = value * 1.0000001 + 0.1;
-    }
-    result = value;
-}
-
-PLACED(heavy) static void work_heavily(long unit)
-{
-    burn(6 * unit);
-    result += 1;
-}
-
-PLACED(medium) static void work_some(long unit)
-{
-    burn(3 * unit);
-    result += 1;
-}
-
-PLACED(light) static void work_little(long unit)
-{
-    burn(unit);
-    result += 1;
-}
 
 int main(void)
 {
@@ -51,8 +18,6 @@ int main(void)
     fflush(stdout);
     for (;;) {
         long unit = LOOPS + rand() % LOOPS; /* out of step with the sampling */
-        work_heavily(unit);
-        work_some(unit);
-        work_little(unit);
+        work(unit);
     }
 }

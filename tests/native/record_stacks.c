@@ -2,6 +2,7 @@
  * all CPUs, and unwinds its samples. Arguments: samples a second, bytes of stack, rounds of work,
  * "switches" to record these as well. Prints counts; exits with 77 where recording is refused. */
 #include "pk_perf.h"
+#include "shares.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,16 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PLACED(name) __attribute__((noinline, noclone, section(#name)))
-#define RANGE(name) extern const char __start_##name[], __stop_##name[]
-
 enum { DRAIN_NS = 20000000, SETTLE_NS = 1000000, LOOPS = 70000 };
-
-RANGE(heavy);
-RANGE(medium);
-RANGE(light);
-
-static volatile double result;
 
 static struct {
     long samples, root, late, kernel, heavy, medium, light, births, deaths, names, execs,
@@ -35,41 +27,12 @@ static struct {
     int64_t weight_ns;
 } seen;
 
-static __attribute__((noinline, noclone)) void burn(long loops)
-{
-    double value = 1;
-    for (long i = 0; i < loops; i++) {
-        value = value * 1.0000001 + 0.1;
-    }
-    result = value;
-}
-
-PLACED(heavy) static void work_heavily(long unit)
-{
-    burn(6 * unit);
-    result += 1;
-}
-
-PLACED(medium) static void work_some(long unit)
-{
-    burn(3 * unit);
-    result += 1;
-}
-
-PLACED(light) static void work_little(long unit)
-{
-    burn(unit);
-    result += 1;
-}
-
 static void *run_thread(void *rounds)
 {
     unsigned state = (unsigned)(uintptr_t)&rounds;
     for (long i = *(long *)rounds; i > 0; i--) {
         long unit = LOOPS + rand_r(&state) % LOOPS; /* out of step with the sampling */
-        work_heavily(unit);
-        work_some(unit);
-        work_little(unit);
+        work(unit);
     }
     return NULL;
 }
