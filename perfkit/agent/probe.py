@@ -111,8 +111,9 @@ def read_calls(tables: Mapping[str, Table], strings: Sequence[str]) -> dict[str,
     if closed is None:
         return {}
     names = ("role", "peer", "socket_index", "last_sent_ms", "last_received_ms")
+    roles, peers, indexes, sent, received = (_values(closed, name) for name in names)
     waited_ms: Counter[str] = Counter()
-    rows = zip(*(_values(closed, name) for name in names), strict=True)
+    rows = zip(roles, peers, indexes, sent, received, strict=True)
     for role, peer, index, sent_ms, received_ms in rows:
         if strings[role] == "outgoing" and index < 0:
             waited_ms[strings[peer]] += max(sent_ms - received_ms, 0)
