@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 
 from perfkit import _native
 from perfkit.allowance import Want
 from perfkit.collectors._descriptors import to_text
+from perfkit.collectors._native_frames import FRAME_COLUMNS, OBJECT_COLUMNS, to_object_rows
 from perfkit.collectors._pyframes import find_interpreter
 from perfkit.collectors.python_runtime import Runtime
 from perfkit.errors import Unavailable
@@ -19,30 +19,17 @@ PROCESSES_PER_POLL = 4  # whose interpreter is looked for: their mappings are re
 PROCESS_LIMIT = 64  # with Python frames
 FAILED_RATIO = 0.05  # more looks without a stack than this are worth a remark
 ENTRY_BIT = 1 << 31  # of a Python function's number: C called it
-KINDS = ("file", "vdso", "kernel", "anonymous")
 _TEXT = ColumnType.TEXT
 
 WALL_OBJECTS = TableSchema(
     "wall_objects",
-    (
-        Column("object", help="numbered from 0"),
-        Column("pid", help="a process that maps it"),
-        Column("kind", type=_TEXT, help="file|vdso|kernel|anonymous"),
-        Column("path", type=_TEXT, help='as the process sees it; untrusted; "" anonymous'),
-        Column("build_id", type=_TEXT, help='hexadecimal; "" none'),
-    ),
+    OBJECT_COLUMNS,
     source="/proc/PID/maps and the files that it names",
     help="What the frames of wall_stacks lie in.",
 )
 WALL_STACKS = TableSchema(
     "wall_stacks",
-    (
-        Column("stack"),
-        Column("depth", help="0 = the leaf"),
-        Column("object"),
-        Column("offset", help="of the instruction in its file; its address where anonymous"),
-        Column("flags", help="1 by frame pointer, 2 guessed, 4 read late, 8 interrupted"),
-    ),
+    FRAME_COLUMNS,
     source="process_vm_readv, unwound by the files' call frame tables",
     help="Native frames of each stack, leaf first.",
 )
@@ -130,11 +117,8 @@ class WallStacks:
         """The frames of stacks that are new; asked for after the samples were taken."""
         objects, stacks, names, python_stacks = self._sampler.take_stacks()
         self._names += [(_to_name(name), _to_name(file)) for name, file in names]
-        for pid, kind, path, build_id in objects:
-            shown = "" if kind == KINDS.index("anonymous") else to_text(os.fsdecode(path))
-            row = (self._object_count, pid, KINDS[kind], shown, build_id)
-            yield Row(WALL_OBJECTS.name, row)
-            self._object_count += 1
+        yield from to_object_rows(WALL_OBJECTS.name, objects, self._object_count)
+        self._object_count += len(objects)
         yield Rows(WALL_STACKS.name, stacks, len(stacks[0]) // 8)
         for found in python_stacks:
             for depth, number in enumerate(found):

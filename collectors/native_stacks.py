@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from perfkit import _native
 from perfkit.allowance import Want
+from perfkit.collectors._native_frames import FRAME_COLUMNS, OBJECT_COLUMNS, to_object_rows
 from perfkit.collectors._service import ServiceTracker
 from perfkit.errors import Unavailable
 from perfkit.host import Host
@@ -23,7 +24,6 @@ from perfkit.model import (
     ColumnType,
     Item,
     Rate,
-    Row,
     Rows,
     Session,
     TableSchema,
@@ -37,20 +37,11 @@ THREAD_LIMIT = 4096
 # More of the samples than this is worth a remark.
 REMARK_RATIO = 0.02
 SAMPLE_KINDS = ("cpu", "off", "preempted")
-OBJECT_KINDS = ("file", "vdso", "kernel", "anonymous")
 
 _SOURCE = "perf_event_open: cpu-clock with registers and stack; call frame tables of each file"
 NATIVE_OBJECTS = TableSchema(
     "native_objects",
-    (
-        Column("object", help="number in this capture"),
-        Column("pid", help="a process that maps it; 0 of the kernel"),
-        Column("kind", type=ColumnType.TEXT, help="file, vdso, kernel, anonymous"),
-        Column(
-            "path", type=ColumnType.TEXT, help='untrusted text, as the process sees it; "" none'
-        ),
-        Column("build_id", type=ColumnType.TEXT, help='hexadecimal; "" none'),
-    ),
+    OBJECT_COLUMNS,
     source="/proc/PID/maps, mappings as the kernel tells them, and the ELF notes of each file",
     help=(
         "What code lies in: files, the vdso, the kernel as one, and for each process what lies in "
@@ -59,13 +50,7 @@ NATIVE_OBJECTS = TableSchema(
 )
 NATIVE_STACKS = TableSchema(
     "native_stacks",
-    (
-        Column("stack", help="number of the stack in this capture"),
-        Column("depth", help="0 is the leaf; frames of the kernel come first"),
-        Column("object"),
-        Column("offset", help="of the instruction that runs, in the file; else its address"),
-        Column("flags", help="1 by frame pointers, 2 guessed, 4 read late, 8 a signal came here"),
-    ),
+    FRAME_COLUMNS,
     source=_SOURCE,
     help=(
         "Every distinct native stack, one row a frame. Addresses of the kernel are negative: the "
@@ -224,12 +209,8 @@ class _Session:
     def _take(self) -> Iterator[Item]:
         begin_ns = time.thread_time_ns()
         samples, frames, objects, dropped_count = self._sampler.take()
-        first = self._object_count
-        for number, (pid, kind, path, build_id) in enumerate(objects, first):
-            text = path.decode("utf-8", "backslashreplace")
-            row = (number, pid, OBJECT_KINDS[kind], text, build_id)
-            yield Row(NATIVE_OBJECTS.name, row)
-        self._object_count = first + len(objects)
+        yield from to_object_rows(NATIVE_OBJECTS.name, objects, self._object_count)
+        self._object_count += len(objects)
         yield Rows(NATIVE_STACKS.name, frames, len(frames[0]) // 8)
         count = len(samples[0]) // 8
         yield Rows(NATIVE_SAMPLES.name, samples, count, dropped_count, SAMPLE_KINDS)

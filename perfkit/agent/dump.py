@@ -22,6 +22,7 @@ from perfkit import __version__
 from perfkit.agent.census import read_name
 from perfkit.agent.target import resolve
 from perfkit.collectors._descriptors import parse_epoll, parse_link, to_text
+from perfkit.collectors._native_frames import KINDS
 from perfkit.collectors._proc import parse_status, read_stat
 from perfkit.collectors._pyframes import find_interpreter, read_gil
 from perfkit.collectors._pyoffsets import Offsets
@@ -44,7 +45,7 @@ SMALL_LIMIT_BYTES = 1 << 16
 EPOLL_LIMIT_BYTES = 256 * 1024
 ENTRY_BIT = 1 << 31
 GRANT = "root, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; the same user where ptrace_scope is 0"
-_KINDS = ("file", "vdso", "kernel", "anonymous")
+
 _CLOCK_SLEEP, _SLEEP, _ABSOLUTE, _LISTEN = 230, 35, 1, 10
 _RUNNING, _IN_NO_CALL = -2, -1
 _Answer = TypeVar("_Answer")
@@ -244,7 +245,7 @@ def _read_left(memory: int, number: int, arguments: tuple[int, ...]) -> int:
 
 
 def _to_object(kind: int, path: bytes, build_id: str) -> CodeObject:
-    word = _KINDS[kind]
+    word = KINDS[kind]
     return CodeObject(word, "" if word == "anonymous" else to_text(os.fsdecode(path)), build_id)
 
 
