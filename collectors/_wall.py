@@ -14,7 +14,7 @@ from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Column, ColumnType, Item, Row, Rows, TableSchema
 
-WANT = Want(start_ratio=0.0007, ratio_min=0.0005, ratio_max=0.001, weight=1)
+WANT = Want(start_ratio=0.0004, ratio_min=0.0002, ratio_max=0.001, weight=1)
 PROCESSES_PER_POLL = 4  # whose interpreter is looked for: their mappings are read for it
 PROCESS_LIMIT = 64  # with Python frames
 FAILED_RATIO = 0.05  # more looks without a stack than this are worth a remark

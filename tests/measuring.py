@@ -12,7 +12,7 @@ from pathlib import Path
 
 LOCK = Path(tempfile.gettempdir()) / "perfkit-bench.lock"
 # Whoever holds the lock tells its children, which do not wait for it.
-HELD = "PERFKIT_MEASURES_ALONE"
+HELD = "MEASURES_ALONE"
 
 
 @contextmanager
