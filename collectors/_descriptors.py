@@ -17,7 +17,7 @@ EPOLL_LIMIT = 64
 EPOLL_MEMBER_LIMIT = 1024
 FDINFO_LIMIT_BYTES = 256 * 1024
 # Listing large tables may take this share of a core; they are listed less often than each second.
-COST_RATIO = 0.003
+COST_RATIO = 0.0015
 
 FDS = TableSchema(
     "fds",

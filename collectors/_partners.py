@@ -10,7 +10,7 @@ import re
 
 from msgspec import Struct
 
-from perfkit.collectors._proc import list_descriptors
+from perfkit.collectors._proc import DESCRIPTOR_LIMIT, list_descriptors
 from perfkit.errors import Unavailable
 from perfkit.host import Host
 from perfkit.model import Target
@@ -18,6 +18,7 @@ from perfkit.model import Target
 TABLE_LIMIT_BYTES = 4 << 20
 SOCKSTAT_LIMIT_BYTES = 4096
 PROCESS_LIMIT = 64
+FIRST_COUNT = 128
 LISTEN = "0A"
 _MAPPED = "0000000000000000FFFF0000"  # ::ffff:0:0/96, IPv4 within IPv6, as the kernel prints it
 
@@ -87,10 +88,10 @@ def _has_tcp6(host: Host, target: Target) -> bool:
     return "TCP6: inuse 0\n" not in text
 
 
-def read_inodes(host: Host, pid: int) -> frozenset[int]:
-    """The inodes of a process's sockets; empty where it is gone or refused."""
+def read_inodes(host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT) -> frozenset[int]:
+    """The inodes of sockets among a process's first descriptors; empty where gone or refused."""
     try:
-        links = list_descriptors(host, pid)
+        links = list_descriptors(host, pid, limit)
     except OSError:
         return frozenset()
     inodes = (link[8:-1] for _, link in links if link.startswith("socket:["))
@@ -101,6 +102,9 @@ def relation_of(host: Host, pid: int, ends: Ends) -> str:
     """What a process is to the service: `client`, `peer`, or "" for a stranger."""
     if not ends.clients and not ends.peers:
         return ""
+    # A client of thousands of connections shows it by the first of them; to list all is dear.
+    if read_inodes(host, pid, FIRST_COUNT) & ends.clients:
+        return "client"
     held = read_inodes(host, pid)
     if held & ends.clients:
         return "client"

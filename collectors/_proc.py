@@ -164,18 +164,18 @@ def _list_pids(host: Host) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def list_descriptors(host: Host, pid: int) -> list[tuple[int, str]]:
+def list_descriptors(host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT) -> list[tuple[int, str]]:
     """A process's descriptors with what they point to, in a recording as they were a moment ago.
 
-    Shape: as the kernel lists them, at most DESCRIPTOR_LIMIT. Raises: OSError where it is gone
+    Shape: as the kernel lists them, at most `limit`. Raises: OSError where it is gone
     (ProcessLookupError, FileNotFoundError) or refuses (PermissionError).
     """
     from perfkit import _native  # not at the top: without it `record` must say what is missing
 
     root = os.fspath(host.proc)
     return host.share(
-        ("fd", pid),
-        lambda: _native.list_fds(root, pid, DESCRIPTOR_LIMIT),
+        ("fd", pid, limit),
+        lambda: _native.list_fds(root, pid, limit),
         DESCRIPTORS_KEPT_NS_MAX,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 # The limit is 3 %; what comes up in the last second of a window cannot be saved any more.
-WHOLE_RATIO = 0.0285
+WHOLE_RATIO = 0.0275
 # What the rest takes until it has been watched, and how many seconds of watching that counts for.
 REST_RATIO = 0.013
 PRIOR_NS = 2_000_000_000

@@ -109,7 +109,7 @@ def test_what_a_full_sampler_does_not_need_goes_to_the_others() -> None:
 def test_a_sampler_that_no_longer_asks_leaves_its_part() -> None:
     """Six seconds after a sampler last asked, its part goes to those that still do."""
     moments = [0]
-    allowance = Allowance(lambda: moments[-1] // 40, lambda: moments[-1])
+    allowance = Allowance(lambda: moments[-1] // 44, lambda: moments[-1])
     allowance.begin(0, 60)
     allowance.share("steady", WANTS["steady"], 0, is_full=False)
     shares = []
