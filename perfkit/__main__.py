@@ -1,9 +1,11 @@
 """Where perfkit begins, as a program and as `python -m perfkit`."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable
+
+# What `signal` is made of: it is built in and loads in one step, which nothing can interrupt.
+signal = __import__("_signal")
 
 INTERRUPTED = 130
 
@@ -23,7 +25,7 @@ def start() -> None:
 def _heed(handler: Callable[[int, object], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell starts background jobs with SIGINT ignored; they are not meant to be stopped.
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
