@@ -32,7 +32,7 @@ from perfkit.model import (
 
 FIXTURE = "live"  # proved on real programs, not on fixture trees
 
-WANT = Want(start_ratio=0.0008, ratio_min=0.0002, ratio_max=0.002, weight=2)
+WANT = Want(start_ratio=0.001, ratio_min=0.0004, ratio_max=0.002, weight=2)
 THREAD_LIMIT = 4096
 # More of the samples than this is worth a remark.
 REMARK_RATIO = 0.02
