@@ -43,13 +43,31 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         measuring.enter_context(alone())
 
 
+def _descendants() -> set[int]:
+    """The processes below this one; read thousands of times a run, so by the kernel's lists."""
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return {child.pid for child in psutil.Process().children(recursive=True)}
+    found, open_pids = set[int](), [os.getpid()]
+    while open_pids:
+        words: list[str] = []
+        for task in Path(f"/proc/{open_pids.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                words += task.read_text().split()
+        open_pids += [int(word) for word in words]
+        found |= {int(word) for word in words}
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "that has just ended"
+
+
 def _left_over(threads: set[threading.Thread], children: set[int]) -> list[str]:
-    """What lives now and did not live before the test; zombies that we own are reaped first."""
-    late = [
-        f"child {child.pid} {child.name()}"
-        for child in psutil.Process().children(recursive=True)
-        if child.pid not in children
-    ]
+    """What lives now and did not live before the test."""
+    late = [f"child {pid} {_name(pid)}" for pid in sorted(_descendants() - children)]
     return late + [f"thread {t.name}" for t in threading.enumerate() if t not in threads]
 
 
@@ -57,7 +75,7 @@ def _left_over(threads: set[threading.Thread], children: set[int]) -> list[str]:
 def _nothing_is_left() -> Iterator[None]:
     """Fails a test that leaves a thread or a child process."""
     threads = set(threading.enumerate())
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = _descendants()
     yield
     deadline = time.monotonic() + GRACE_S
     while (left := _left_over(threads, children)) and time.monotonic() < deadline:

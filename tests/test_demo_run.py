@@ -175,6 +175,7 @@ def test_demo_fault_moves_latency(start: Start, front: str, fault: str) -> None:
     assert fields["moved"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
 def test_demo_quota_moves_latency(start: Start, needs_root: None, front: str) -> None:
     """A CPU quota makes either front clearly slower, and its cgroup goes with it."""
