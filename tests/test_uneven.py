@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from perfkit.analysis._hot import _excess_ns
+from perfkit.analysis._hot import COUNTED_HERTZ_MIN, _excess_ns, find_grown, find_uneven
+from perfkit.analysis.case import build_case
+from perfkit.analysis.rules.hot_function import find
+from perfkit.codec import decode
+from perfkit.findings import Rejection
 
 BLOCKS = 40
 MS = 1e6
@@ -52,3 +59,15 @@ def test_cpu_at_its_limit_has_no_costly_requests(width: int) -> None:
     ns = np.full(BLOCKS, 240 * MS)
 
     assert _excess_ns(ns, answers, width) == 0
+
+
+def test_answers_counted_seldom_say_nothing_of_single_blocks() -> None:
+    """A function that grew is named where answers are counted often, and not where seldom."""
+    raw = (Path(__file__).parent / "captures" / "hot_function.fires.threads.perfkit").read_bytes()
+    case = build_case(decode(raw))
+    seldom = replace(case, requests=replace(case.requests, arrival_gap_ns=500e6))
+
+    assert find_grown(case) is not None
+    assert find_grown(seldom) is None and find_uneven(seldom) is None
+    (rejection,) = (one for one in find(seldom) if isinstance(one, Rejection))
+    assert (rejection.observed, rejection.limit) == (2.0, COUNTED_HERTZ_MIN)

@@ -72,6 +72,8 @@ class Requests:
     """Per slot: requests in flight, sockets undecided, questions taken in; and the peers.
 
     `counted` is False where the service has no accepted TCP socket: then only its threads tell.
+    `arrival_gap_ns` is how far apart a socket's counts were read, on average over the questions:
+    their times are known to no finer, which is seconds where thousands of sockets are read in turn.
     `calls` are those over connections of one question, of which `peers` tell too.
     """
 
@@ -79,6 +81,7 @@ class Requests:
     in_flight: Reals
     undetermined: Reals
     arrivals: Reals
+    arrival_gap_ns: float
     answer_count: float
     unread: Reals
     accept_queue: Reals
@@ -113,6 +116,7 @@ def read_requests(aligned: Aligned) -> Requests:
         in_flight=_mean(axis, rows, state == PENDING) + closed.in_flight(axis),
         undetermined=_mean(axis, rows, state == UNDETERMINED),
         arrivals=arrivals,
+        arrival_gap_ns=_arrival_gap_ns(rows, closed.count),
         answer_count=float(arrivals.sum()) if answered > 0 else 0.0,
         unread=_mean(axis, rows, (rows.unread > 0) & ~silent),
         accept_queue=_accept_queue(axis, listeners),
@@ -215,6 +219,12 @@ def _arrivals(axis: Axis, rows: Exchanges) -> Reals:
     asked_ns = rows.begin[opened] - np.maximum(rows.asked_age[opened], 0) * MILLISECOND_NS
     first = (asked_ns, asked_ns + 1, rows.asked[opened] / per_question)
     return axis.spread_counts(*answers_between(rows, per_question)) + axis.spread_counts(*first)
+
+
+def _arrival_gap_ns(rows: Exchanges, closed_count: int) -> float:
+    """The mean time between the polls that count a question; none for sockets closed meanwhile."""
+    begin, end, count = answers_between(rows, message_lengths(rows).question)
+    return float(((end - begin) * count).sum()) / max(float(count.sum()) + closed_count, 1.0)
 
 
 def _accept_queue(axis: Axis, listeners: Frame) -> Reals:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from perfkit.analysis._hot import (
+    COUNTED_HERTZ_MIN,
     Candidate,
     Hot,
     Uneven,
+    counted_hertz,
     find_grown,
     find_largest,
     find_uneven,
+    tells_blocks,
 )
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
@@ -59,7 +62,19 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         yield _finding(case, largest, is_grown=False)
         yield from _look_alikes(case)
         return
-    yield _reject(hot)
+    yield _reject(hot) if tells_blocks(case) or not case.counts_requests else _untold(case)
+
+
+def _untold(case: Case) -> Rejection:
+    return Rejection(
+        RULE.id,
+        "how often the answers of a connection were counted",
+        counted_hertz(case),
+        COUNTED_HERTZ_MIN,
+        "hertz",
+        "sock_diag",
+        "what a request costs from moment to moment is not known",
+    )
 
 
 def _retried(ratio: float) -> Rejection:
