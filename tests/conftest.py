@@ -17,6 +17,8 @@ import psutil
 import pytest
 from measuring import alone
 
+from perfkit import allowance
+from perfkit.collectors import sockets, threads
 from perfkit.host import Host
 
 TREES = Path(__file__).parent / "host"
@@ -148,3 +150,15 @@ def needs_root() -> None:
     """Skips a test that only root can run."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture
+def full_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets threads and sockets be sampled at their full rates, however slow the machine is.
+
+    How right a count or a share can be at the most is asked of these; a slow machine pays for less.
+    """
+    plenty = allowance.Want(start_ratio=0.04, ratio_min=0.04, ratio_max=0.06, weight=5)
+    monkeypatch.setattr(allowance, "WHOLE_RATIO", 0.15)
+    monkeypatch.setattr(threads, "WANT", plenty)
+    monkeypatch.setattr(sockets, "WANT", plenty)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from perfkit import allowance
 from perfkit.agent.record import RecordOptions, record
 from perfkit.analysis.case import Case, build_case
 from perfkit.analysis.states import State
@@ -33,7 +32,6 @@ STATES = {
 # One cycle: 35 ms CPU, about 25 ms lock (half of the holder's time), 20 recv, 10 fsync, 10 timer.
 # What the sampler misses of one thread falls with the length: 0.9 points (one sigma) at half of it.
 CYCLE_MS = ("35", "40", "20", "10", "10")
-FULL_RATE = allowance.Want(start_ratio=0.03, ratio_min=0.03, ratio_max=0.05, weight=5)
 pytestmark = pytest.mark.system
 
 
@@ -103,16 +101,11 @@ def _measure(scripted: Path, late_peer: int, folder: Path) -> dict[tuple[int, st
     return {(tid, phase): seen[tid][phase] - truth[tid][phase] for tid in truth for phase in PHASES}
 
 
+@pytest.mark.usefixtures("full_rate")
 def test_ledger_books_scripted_threads_within_three_points(
-    scripted: Path, late_peer: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: Path, late_peer: int, tmp_path: Path
 ) -> None:
-    """CPU, one lock, one peer, fsync and timer: every row of every thread within 3 points.
-
-    That is asked of the full rate, for which a slow machine has to spend more than usual.
-    """
-    monkeypatch.setattr(allowance, "WHOLE_RATIO", 0.1)
-    monkeypatch.setattr(threads, "WANT", FULL_RATE)
-
+    """CPU, one lock, one peer, fsync and timer: every row of every thread within 3 points."""
     errors = _measure(scripted, late_peer, tmp_path)
 
     assert max(map(abs, errors.values())) < 0.03, errors

@@ -76,9 +76,13 @@ def _check(outcome: Outcome) -> None:
     assert outcome.told_rate == pytest.approx(outcome.client_rate, rel=0.10), outcome
 
 
+@pytest.mark.usefixtures("full_rate")
 def test_a_recording_counts_requests_within_ten_percent(spawn: Spawn) -> None:
-    """A loaded event loop: in flight and answers per second as both sides logged them."""
-    _check(_measure(spawn, Load("asyncio", 0.05, 20, 100), 4.0))
+    """A loaded event loop: in flight and answers per second as both sides logged them.
+
+    About 5 are in flight, and 160 looks know their mean to 3.5 % (one sigma).
+    """
+    _check(_measure(spawn, Load("asyncio", 0.05, 20, 100), 8.0))
 
 
 @pytest.mark.slow
