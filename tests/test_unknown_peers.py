@@ -17,17 +17,20 @@ from perfkit.codec import decode
 from perfkit.model import Capture
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("full_rate")]
 
 
 @pytest.fixture
 def recorded(spawn: Spawn) -> tuple[Capture, str]:
-    """What was recorded of the caller, and the address of its upstream."""
+    """What was recorded of the caller, and the address of its upstream.
+
+    Whose a connection of one call is, is told where a listing of all meets one: by chance.
+    """
     upstream = spawn(UPSTREAM)
     port = upstream.first_line  # type: ignore[attr-defined]
     caller = spawn(CALLER, port, "8")
     time.sleep(0.3)
-    options = RecordOptions(pid=caller.pid, seconds=3.0, probe=False)
+    options = RecordOptions(pid=caller.pid, seconds=6.0, probe=False)
     return decode(record(options)), f"127.0.0.1:{port}"
 
 
