@@ -42,17 +42,10 @@ struct pk_socket_sampler {
     struct pk_socket_stats stats;
 };
 
-static struct timespec to_timespec(int64_t time_ns)
-{
-    return (struct timespec){.tv_sec = time_ns / 1000000000, .tv_nsec = time_ns % 1000000000};
-}
-
 /* Waits under the lock until the instant, or until flag is set. */
 static void wait_until(struct pk_socket_sampler *sampler, const bool *flag, int64_t deadline_ns)
 {
-    const struct timespec deadline = to_timespec(deadline_ns);
-    while (!*flag && pthread_cond_timedwait(&sampler->changed, &sampler->lock, &deadline) == 0) {
-    }
+    pk_thread_wait_for(&sampler->changed, &sampler->lock, flag, deadline_ns);
 }
 
 /* Moves the calling thread, and only it, into the namespace, unless it is there already. */
@@ -200,11 +193,7 @@ static int init_shared(struct pk_socket_sampler *sampler, const struct pk_socket
 {
     sampler->recorder.query.descriptor = -1; /* nothing to close if what follows fails */
     sampler->recorder.query.closed_descriptor = -1;
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&sampler->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    pk_thread_init_condition(&sampler->changed);
     pthread_mutex_init(&sampler->lock, NULL);
     if (config->namespace_path != NULL) {
         sampler->namespace_path = strdup(config->namespace_path);

@@ -5,20 +5,11 @@
 
 #include "pk_thread.h"
 
-static struct timespec to_timespec(int64_t instant_ns)
-{
-    return (struct timespec){instant_ns / 1000000000, instant_ns % 1000000000};
-}
-
 void pk_worker_init(pk_worker *worker)
 {
     *worker = (pk_worker){0};
     atomic_init(&worker->reference_count, 1);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&worker->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    pk_thread_init_condition(&worker->wake);
     pthread_mutex_init(&worker->lock, NULL);
 }
 
@@ -39,15 +30,9 @@ int pk_worker_start(pk_worker *worker, const char *name, size_t stack_bytes,
     return error;
 }
 
-/* Under the lock: waits for a flag; false where the instant came first. */
 static bool wait_for(pk_worker *worker, const bool *flag, int64_t instant_ns)
 {
-    struct timespec instant = to_timespec(instant_ns);
-    int outcome = 0;
-    while (!*flag && outcome != ETIMEDOUT) {
-        outcome = pthread_cond_timedwait(&worker->wake, &worker->lock, &instant);
-    }
-    return *flag;
+    return pk_thread_wait_for(&worker->wake, &worker->lock, flag, instant_ns);
 }
 
 bool pk_worker_sleep_until(pk_worker *worker, int64_t instant_ns)
