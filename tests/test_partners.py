@@ -24,6 +24,8 @@ PEER = (
     f"{START}s = socket.create_server((local, 0)); print(s.getsockname()[1], flush=True); "
     f"c = s.accept()[0]; {WAIT}"
 )
+# Its connection is not among its first descriptors.
+LATE = CLIENT.replace("s = ", "kept = [open('/dev/null') for _ in range(300)]; s = ")
 STRANGER = f"{START}{WAIT}"
 
 
@@ -55,19 +57,21 @@ def partners() -> Iterator[dict[str, int]]:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         client, _ = start(stack, CLIENT, str(listener.getsockname()[1]))
         stack.enter_context(listener.accept()[0])
+        late, _ = start(stack, LATE, str(listener.getsockname()[1]))
+        stack.enter_context(listener.accept()[0])
         peer, port = start(stack, PEER)
         stack.enter_context(socket.create_connection(("127.0.0.1", int(port))))
         stranger, _ = start(stack, STRANGER)
-        yield {"client": client, "peer": peer, "": stranger}
+        yield {"client": client, "late client": late, "peer": peer, "": stranger}
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("relation", ["client", "peer", ""])
-def test_relation_is_read_from_the_connections(partners: dict[str, int], relation: str) -> None:
+@pytest.mark.parametrize("partner", ["client", "late client", "peer", ""])
+def test_relation_is_read_from_the_connections(partners: dict[str, int], partner: str) -> None:
     """Clients, peers and strangers of a service are told apart by their sockets."""
     ends = read_ends(Host(), target_of(os.getpid()))
 
-    assert relation_of(Host(), partners[relation], ends) == relation
+    assert relation_of(Host(), partners[partner], ends) == partner.removeprefix("late ")
 
 
 def test_mapped_addresses_meet_plain_ones() -> None:

@@ -67,6 +67,8 @@ def test_answers_counted_seldom_say_nothing_of_single_blocks() -> None:
     case = build_case(decode(raw))
     seldom = replace(case, requests=replace(case.requests, arrival_gap_ns=500e6))
 
+    # Sockets were read at 20 Hz at the most.
+    assert 20e6 < case.requests.arrival_gap_ns < 200e6
     assert find_grown(case) is not None
     assert find_grown(seldom) is None and find_uneven(seldom) is None
     (rejection,) = (one for one in find(seldom) if isinstance(one, Rejection))

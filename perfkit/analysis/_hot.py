@@ -33,7 +33,7 @@ UNEVEN_RATIO_MIN = 1.4
 UNEVEN_NS_MIN = 2e6
 UNEVEN_ANSWERS_MIN = 100.0
 # Answers counted less often vary from block to block by themselves: in a service whose requests all
-# cost the same, counted at 2 Hz, the excess was 1.0 to 2.4 of a mean and the growth 1.1 to 1.9 (8
+# cost the same, counted at 2 Hz, the excess was 0.9 to 2.4 of a mean and the growth 1.1 to 1.9 (8
 # runs); counted at 3 to 10 Hz, the excess was 0.1 to 0.8.
 COUNTED_HERTZ_MIN = 2.5
 

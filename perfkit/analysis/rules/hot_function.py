@@ -62,7 +62,8 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         yield _finding(case, largest, is_grown=False)
         yield from _look_alikes(case)
         return
-    yield _reject(hot) if tells_blocks(case) or not case.counts_requests else _untold(case)
+    is_untold = case.counts_requests and not tells_blocks(case)
+    yield _untold(case) if is_untold else _reject(hot)
 
 
 def _untold(case: Case) -> Rejection:
