@@ -1,5 +1,5 @@
-/* How the samplers start their threads (without signals, which are for the owner's threads), and how
- * a thread and its owner wait for each other. */
+/* How the samplers start their threads (without signals, which are for the owner's threads), and
+ * how a thread and its owner wait for each other. */
 #ifndef PK_THREAD_H
 #define PK_THREAD_H
 #include <pthread.h>
