@@ -146,16 +146,16 @@ def test_accepted_sockets_are_found_by_their_listener(spawn: Spawn, kind: str) -
 
     def act() -> None:
         time.sleep(0.2)
-        with socket.create_connection(("127.0.0.1", port_of(server))) as client:
-            client.sendall(b"x")
-            peers.append("{}:{}".format(*client.getsockname()))
-            time.sleep(1.5)  # listings may have to wait for each other
+        client.connect(("127.0.0.1", port_of(server)))
+        client.sendall(b"x")
+        time.sleep(1.5)  # listings may have to wait for each other
 
-    peers: list[str] = []
-    seen = record(server.pid, act)
+    with socket.socket() as client:  # held till the end: owners are looked up after the window
+        seen = record(server.pid, act)
+        peer = "{}:{}".format(*client.getsockname())
     roles = dict(zip(seen.column("sockets", "peer"), seen.rows["sockets"], strict=True))
 
-    row = roles[peers[0]]
+    row = roles[peer]
     assert row[5] == "accepted" and row[6] == server.pid and int(row[2]) > 0
     assert row[3] == f"127.0.0.1:{port_of(server)}"
 
