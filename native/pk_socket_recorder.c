@@ -1,5 +1,6 @@
 #include "pk_socket_recorder.h"
 #include "pk_socket_identity.h"
+#include "pk_socket_notes.h"
 
 #include <errno.h>
 #include <string.h>
@@ -65,60 +66,6 @@ void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const in
     }
 }
 
-static void tell_identity(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
-{
-    int64_t row[PK_IDENTITY_COLUMN_COUNT];
-    row[PK_IDENTITY_INDEX] = entry->index;
-    row[PK_IDENTITY_INODE] = entry->fact.inode;
-    row[PK_IDENTITY_FIRST_SEEN_NS] = entry->first_seen_ns;
-    pk_socket_write_identity(row, &entry->fact.key, entry->role);
-    pk_socket_rows_append(&recorder->fresh.identities, row);
-    entry->is_told = true;
-}
-
-static void end_run(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
-{
-    if (entry->tick_count == 0) {
-        return;
-    }
-    int64_t row[PK_RUN_COLUMN_COUNT] = {entry->index, entry->run_start_ns, entry->run_end_ns,
-                                        entry->tick_count, entry->fact.state};
-    memcpy(row + PK_RUN_COUNTERS, entry->fact.counters, sizeof entry->fact.counters);
-    pk_socket_rows_append(&recorder->fresh.runs, row);
-    entry->tick_count = 0;
-}
-
-static void forget(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
-{
-    end_run(recorder, entry);
-    if (!entry->is_told) {
-        tell_identity(recorder, entry);
-    }
-    recorder->gone_count -= entry->gone_ns != 0;
-    pk_socket_table_remove(&recorder->table, entry);
-}
-
-static void mark_gone(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry)
-{
-    end_run(recorder, entry);
-    if (entry->role == PK_SOCKET_LISTENER) {
-        forget(recorder, entry);
-    } else if (entry->gone_ns == 0) {
-        entry->gone_ns = recorder->now_ns;
-        recorder->gone_count += 1;
-    }
-}
-
-/* The inode is 0 until the service accepts the connection; its identity waits for that. */
-static void note_inode(struct pk_socket_recorder *recorder, struct pk_socket_entry *entry,
-                       int64_t inode)
-{
-    if (inode != 0 && (entry->fact.inode != inode || !entry->is_told)) {
-        entry->fact.inode = inode;
-        tell_identity(recorder, entry);
-    }
-}
-
 /* Connections that were seen before their listener was known as the service's. */
 static void claim_accepted(struct pk_socket_recorder *recorder)
 {
@@ -128,9 +75,15 @@ static void claim_accepted(struct pk_socket_recorder *recorder)
         if (entry->role == PK_SOCKET_OUTGOING &&
             pk_socket_table_role(table, &entry->fact) == PK_SOCKET_ACCEPTED) {
             entry->role = PK_SOCKET_ACCEPTED;
-            tell_identity(recorder, entry);
+            pk_socket_tell_identity(recorder, entry);
         }
     }
+}
+
+/* Where polls read a sample only, a listing is the one look at all sockets at the same time. */
+static bool is_sampling(const struct pk_socket_recorder *recorder)
+{
+    return recorder->table.connections.count - recorder->gone_count > recorder->pace.read_limit;
 }
 
 static void visit_found(void *context, const struct pk_socket_fact *fact)
@@ -152,7 +105,12 @@ static void visit_found(void *context, const struct pk_socket_fact *fact)
             pk_socket_peers_note(&recorder->peers, &fact->key);
         }
     }
-    note_inode(recorder, entry, fact->inode);
+    if (recorder->is_counting && entry->gone_ns == 0) {
+        pk_socket_note_fact(recorder, entry, fact);
+        recorder->listed_count += 1;
+    } else {
+        pk_socket_note_inode(recorder, entry, fact->inode);
+    }
 }
 
 /* A connection that was known, or the service's by where it came in or leads. */
@@ -198,7 +156,7 @@ static void visit_closed(void *context, const struct pk_socket_fact *fact)
         row[PK_IDENTITY_INODE] = entry->fact.inode != 0 ? entry->fact.inode : PK_SOCKET_MISSING;
         /* A dying socket has lost some of its addresses in some states; ours has all. */
         pk_socket_write_identity(row, &entry->fact.key, role);
-        forget(recorder, entry);
+        pk_socket_forget(recorder, entry);
     } else if (fact->key.peer_port != 0) { /* 0: somebody else's listener */
         role = role_of_closed(recorder, fact);
         pk_socket_write_identity(row, &fact->key, role);
@@ -226,19 +184,10 @@ static void observe(struct pk_socket_recorder *recorder, struct pk_socket_entry 
     }
     if (answer->error != 0 || answer->fact.state == PK_TCP_TIME_WAIT ||
         answer->fact.key.cookie != entry->fact.key.cookie) {
-        mark_gone(recorder, entry);
+        pk_socket_mark_gone(recorder, entry);
         return;
     }
-    note_inode(recorder, entry, answer->fact.inode);
-    if (entry->tick_count == 0 || !pk_socket_is_same_run(&entry->fact, &answer->fact)) {
-        end_run(recorder, entry);
-        const int64_t inode = entry->fact.inode;
-        entry->fact = answer->fact;
-        entry->fact.inode = inode;
-        entry->run_start_ns = recorder->now_ns;
-    }
-    entry->run_end_ns = recorder->now_ns;
-    entry->tick_count += 1;
+    pk_socket_note_fact(recorder, entry, &answer->fact);
 }
 
 static bool is_restless(const struct pk_socket_recorder *recorder, int64_t now_ns)
@@ -246,10 +195,12 @@ static bool is_restless(const struct pk_socket_recorder *recorder, int64_t now_n
     return now_ns < recorder->restless_until_ns;
 }
 
-static void dump(struct pk_socket_recorder *recorder, const struct pk_dump_query *wanted)
+static void dump(struct pk_socket_recorder *recorder, struct pk_dump_query *wanted)
 {
     const int64_t start_ns = pk_clock_ns();
     const int64_t cpu_start_ns = pk_thread_cpu_ns();
+    recorder->is_counting = wanted->with_counters = is_sampling(recorder);
+    recorder->listed_count = 0;
     const int error = pk_socket_query_dump(&recorder->query, wanted, visit_found, recorder);
     pk_socket_peers_recall(&recorder->peers, visit_stranger, recorder);
     const int64_t cpu_ns = pk_thread_cpu_ns() - cpu_start_ns;
@@ -263,6 +214,9 @@ static void dump(struct pk_socket_recorder *recorder, const struct pk_dump_query
         recorder->next_dump_ns = start_ns + intervals * recorder->config.dump_interval_ns;
     }
     recorder->next_accept_ns = start_ns + recorder->config.accept_interval_ns;
+    if (recorder->listed_count > 0) {
+        pk_socket_tell_poll(recorder, recorder->listed_count, cpu_ns);
+    }
     pk_socket_pace_account_listing(&recorder->pace, start_ns, cpu_ns,
                                    recorder->config.accept_interval_ns);
 }
@@ -273,7 +227,7 @@ static void drop_gone(struct pk_socket_recorder *recorder)
     for (uint32_t position = 0; recorder->gone_count > 0 && position < table->connections.count;) {
         struct pk_socket_entry *entry = &table->entries[table->connections.ids[position]];
         if (entry->gone_ns != 0 && recorder->now_ns - entry->gone_ns > GONE_KEPT_NS) {
-            forget(recorder, entry); /* the last one takes its place */
+            pk_socket_forget(recorder, entry); /* the last one takes its place */
         } else {
             position += 1;
         }
@@ -359,27 +313,23 @@ static uint32_t read_connections(struct pk_socket_recorder *recorder)
 
 void pk_socket_recorder_poll(struct pk_socket_recorder *recorder)
 {
-    const int64_t cpu_start_ns = pk_thread_cpu_ns();
+    const struct pk_socket_table *table = &recorder->table;
     recorder->now_ns = pk_clock_ns();
     pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
     discover(recorder);
 
+    const int64_t cpu_start_ns = pk_thread_cpu_ns();
     recorder->now_ns = pk_clock_ns();
-    const struct pk_socket_table *table = &recorder->table;
     uint32_t polled = read_order(recorder, &table->listeners, 0, table->listeners.count);
-    const uint32_t known =
-        table->listeners.count + table->connections.count - recorder->gone_count;
     polled += read_connections(recorder);
+    pk_socket_tell_poll(recorder, polled, pk_thread_cpu_ns() - cpu_start_ns);
 
-    const int64_t cpu_ns = pk_thread_cpu_ns() - cpu_start_ns;
-    const int64_t row[PK_POLL_COLUMN_COUNT] = {recorder->now_ns, known, polled, cpu_ns};
-    pk_socket_rows_append(&recorder->fresh.polls, row);
     recorder->stats.last_poll_ns = recorder->now_ns;
     recorder->stats.poll_count += 1;
     recorder->stats.polled_count = polled;
     recorder->stats.lost_count = recorder->query.lost_count;
     recorder->stats.refused_count = table->refused_count;
-    recorder->stats.socket_count = known;
+    recorder->stats.socket_count = pk_socket_known_count(recorder);
     recorder->stats.listener_count = table->listeners.count;
     recorder->stats.closed_error = recorder->query.closed_error;
 }
@@ -389,9 +339,9 @@ void pk_socket_recorder_flush(struct pk_socket_recorder *recorder)
     recorder->now_ns = pk_clock_ns();
     pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
     while (recorder->table.connections.count > 0) {
-        forget(recorder, &recorder->table.entries[recorder->table.connections.ids[0]]);
+        pk_socket_forget(recorder, &recorder->table.entries[recorder->table.connections.ids[0]]);
     }
     while (recorder->table.listeners.count > 0) {
-        forget(recorder, &recorder->table.entries[recorder->table.listeners.ids[0]]);
+        pk_socket_forget(recorder, &recorder->table.entries[recorder->table.listeners.ids[0]]);
     }
 }

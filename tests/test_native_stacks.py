@@ -305,7 +305,7 @@ def test_budget_makes_samples_rarer(burner: str, sampler: Start) -> None:
         time.sleep(1.6)
         before = one.sampler.status()
         one.take()
-        samples = one.watch(0.8)
+        samples = one.watch(1.6)
         after = one.sampler.status()
 
     spent_ns = after["spent_ns"] - before["spent_ns"]

@@ -372,6 +372,35 @@ def test_more_sockets_than_the_limit_are_sampled_in_turn(spawn: Spawn) -> None:
         client.close()
 
 
+def test_where_sockets_are_sampled_each_listing_counts_all_of_them(spawn: Spawn) -> None:
+    """A sample meets a socket too seldom to count on it; two listings tell what came in between."""
+    server = spawn(ECHO, "loopback")
+    clients = [socket.create_connection(("127.0.0.1", port_of(server))) for _ in range(60)]
+    sampler = _native.SocketSampler(
+        None, get_limit=1, budget_ratio=1.0, poll_interval_ns=250_000_000
+    )
+    sampler.set_inodes(array("q", collector.list_socket_inodes(Host(), server.pid)).tobytes())
+
+    time.sleep(1.2)
+    for client in clients:
+        client.sendall(b"x")
+        client.recv(1)
+    time.sleep(1.5)
+    sampler.stop()
+    runs, _, polls, _ = sampler.take()
+
+    names = [one.name for one in collector.SOCKET_RUNS.columns]
+    asked = array("q", runs[0][names.index("data_segments_in")])
+    counts: dict[int, set[int]] = {}
+    for index, count in zip(array("q", runs[0][0]), asked, strict=True):
+        counts.setdefault(index, set()).add(count)
+    assert sum(seen == {0, 1} for seen in counts.values()) == 60
+    read = array("q", polls[0][2])
+    assert read.count(2) >= 6 and sum(count >= 60 for count in read) >= 2
+    for client in clients:
+        client.close()
+
+
 def test_a_small_budget_lowers_the_rate_and_says_so(spawn: Spawn) -> None:
     """When the budget pays for less, polls are rarer, and the rate's note tells."""
     server = spawn(ECHO, "loopback")

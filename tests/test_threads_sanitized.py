@@ -29,7 +29,7 @@ SOURCES = [str(NATIVE / f"pk_{noun}.c") for noun in NOUNS]
 
 
 @pytest.mark.parametrize(
-    ("sanitizer", "rounds"), [("address,undefined", 200_000), ("thread", 1000)]
+    ("sanitizer", "rounds"), [("address,undefined", 100_000), ("thread", 1000)]
 )
 def test_threads_survive_damage_under_sanitizers(
     sanitizer: str, rounds: int, tmp_path: Path
