@@ -22,7 +22,8 @@ DIGIT_LIMIT = 18  # what always fits the 64 bits of a column
 COUNTER_DIGIT_LIMIT = 20
 PID_DIGIT_LIMIT = 7  # 4,194,304, the largest pid_max there is
 CPU_DIGIT_LIMIT = 6
-DESCRIPTORS_KEPT_NS_MAX = 10_000_000_000  # thousands take 10 ms and more to list
+# Thousands take 10 ms and more to list, which once in a window of 10 s is enough.
+DESCRIPTORS_KEPT_NS_MAX = 15_000_000_000
 
 
 class ProcStat(Struct, frozen=True):

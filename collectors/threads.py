@@ -44,7 +44,7 @@ WANT = Want(start_ratio=0.006, ratio_min=0.0025, ratio_max=0.02, weight=5)
 MISSED_RATIO = 0.05  # more ticks missed than this are worth a remark
 FIRST_INTERPRETERS = 16  # looked for before the window begins
 STATUS_LIMIT = 256  # files /proc/PID/task/TID/status read in one poll
-STATUS_LIMIT_NS = 1_000_000  # and the CPU time they may take
+STATUS_LIMIT_NS = 300_000  # and the CPU time they may take
 LAST_STATUS_LIMIT_NS = 100_000_000  # the same after the window
 PUT_OFF_RATIO = 0.02  # more ticks that could not list threads than this are worth a remark
 STATUS_LIMIT_BYTES = 16384

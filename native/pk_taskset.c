@@ -9,7 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const int64_t FULL_LISTING_NS = 1000LL * 1000 * 1000;
+/* A listing costs some 2.5 us a thread: the more there are, the rarer it is, within limits. */
+static const int64_t FULL_LISTING_NS_MIN = 1000LL * 1000 * 1000;
+static const int64_t FULL_LISTING_NS_MAX = 10 * 1000LL * 1000 * 1000;
+static const int64_t FULL_LISTING_NS_PER_THREAD = 5 * 1000 * 1000;
 /* Unmoved for 20 ticks of the base rate, and so many observations: back off to every 16th tick. It
  * is time that counts: at a low rate 20 ticks would take seconds that the budget does not pay. */
 static const int64_t STILL_NS = 200 * 1000 * 1000;
@@ -210,6 +213,16 @@ static bool has_changed(const pk_process *process)
            (uint64_t)status.st_nlink != process->link_count;
 }
 
+/* How long a process's threads need not be listed while their number stays the same. */
+static int64_t to_listing_pause_ns(uint64_t thread_count)
+{
+    if (thread_count > (uint64_t)(FULL_LISTING_NS_MAX / FULL_LISTING_NS_PER_THREAD)) {
+        return FULL_LISTING_NS_MAX;
+    }
+    int64_t wanted_ns = (int64_t)thread_count * FULL_LISTING_NS_PER_THREAD;
+    return wanted_ns > FULL_LISTING_NS_MIN ? wanted_ns : FULL_LISTING_NS_MIN;
+}
+
 /* Lists one process; returns how many of its threads are new. */
 static int64_t renew_process(pk_taskset *set, uint32_t process_index, int64_t now_ns)
 {
@@ -218,7 +231,7 @@ static int64_t renew_process(pk_taskset *set, uint32_t process_index, int64_t no
     /* Before the listing: a thread that comes in between is found by the next look. */
     bool is_known = fstat(process->task_folder, &status) == 0;
     process->link_count = is_known ? (uint64_t)status.st_nlink : 0;
-    process->full_listing_ns = now_ns + FULL_LISTING_NS;
+    process->full_listing_ns = now_ns + to_listing_pause_ns(process->link_count);
     process->is_stale = false;
     int64_t left_out_count = set->over_limit_count;
     int64_t new_count = list_process(set, process_index);

@@ -81,12 +81,16 @@ int64_t pk_wall_begin_tick(pk_wall *wall, int64_t now_ns)
     double limit_ns = ratio * BALANCE_SPAN_NS;
     double room_ns = limit_ns - wall->balance_ns;
     wall->balance_ns += income_ns < room_ns ? income_ns : room_ns;
-    wall->chance_count +=
-        SMOOTHING_RATIO * ((double)wall->tick_chance_count - wall->chance_count);
+    /* What came at once may come again: it counts whole, and is forgotten slowly. */
+    double more = (double)wall->tick_chance_count - wall->chance_count;
+    wall->chance_count += more > 0 ? more : SMOOTHING_RATIO * more;
     wall->tick_chance_count = 0;
     wall->tick_ns = now_ns;
     double may_ns = income_ns + (wall->balance_ns - income_ns) / SPENDING_TICKS;
-    double need_ns = (wall->chance_count + 1) * wall->look_cost_ns;
+    /* Threads met in the last tick are all looked for in this one. */
+    double most = wall->chance_count + (double)wall->tick_met_count;
+    double need_ns = (most + 1) * wall->look_cost_ns;
+    wall->tick_met_count = 0;
     double probability = may_ns / need_ns;
     /* Never 0: what is never looked at would not be counted by those that are. */
     wall->probability = probability > 1                 ? 1
@@ -263,6 +267,7 @@ void pk_wall_observe(pk_wall *wall, uint32_t index, const pk_task *task,
     pk_wall_sample *sample = &wall->samples[index];
     int64_t call = atomic_load_explicit(&task->row[PK_RUN_SYSCALL], memory_order_relaxed);
     if (before_ns == 0 || call == PK_SYSCALL_UNREADABLE) {
+        wall->tick_met_count += call != PK_SYSCALL_UNREADABLE;
         return; /* no time has passed; or it is none of ours */
     }
     bool is_same = sample->is_open && sample->row[PK_WALL_MOVED_NS] == task->moved_ns;

@@ -21,11 +21,6 @@ def check(run: Run) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def test_a_slow_backend_of_a_prefork_server_is_named() -> None:
-    """One of four backends answers late, and it is this one that is named."""
-    check(Run("gunicorn", "slow_peer", "one_of", 1))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("run", list_runs(), ids=str)
 def test_foreign_server_is_judged_right(run: Run) -> None:

@@ -177,6 +177,7 @@ def test_core_dump_in_the_window_is_told(spawn: Spawn, tmp_path: Path) -> None:
     assert took_s < 60
 
 
+@pytest.mark.slow  # gigabytes are written to and given back
 def test_exit_with_much_memory_ends_the_window(spawn: Spawn, tmp_path: Path) -> None:
     """A service that is killed with gigabytes in use is gone, and what was seen of it is told."""
     child = spawn(LARGE, str(tmp_path), "2500")
