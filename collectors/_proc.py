@@ -181,6 +181,15 @@ def list_descriptors(host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT) -> lis
     )
 
 
+def list_descriptors_now(
+    host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT
+) -> list[tuple[int, str]]:
+    """The same as they are at this moment, whoever has listed them a moment ago."""
+    from perfkit import _native
+
+    return _native.list_fds(os.fspath(host.proc), pid, limit)
+
+
 def read_cpu_ns(host: Host, pid: int) -> int:
     """The CPU time of all threads of a process, also of those that exited; -1 where unknown.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from perfkit import _native
 from perfkit.allowance import Want
-from perfkit.collectors._proc import list_descriptors
+from perfkit.collectors._proc import list_descriptors, list_descriptors_now
 from perfkit.collectors._service import ServiceTracker
 from perfkit.collectors._socket_text import TextSession
 from perfkit.errors import Unavailable
@@ -41,6 +41,7 @@ WANT = Want(start_ratio=0.006, ratio_min=0.0035, ratio_max=0.012, weight=5)
 DESCRIPTOR_COST_RATIO = 0.002
 FOLLOW_INTERVAL_NS = 2_000_000_000
 OWNER_WAIT_POLLS = 2
+SMALL_COUNT = 128  # a process with fewer sockets is looked through anew, whoever else has done so
 # Telling so many sockets takes its time: it is done after the window.
 LARGE_COUNT = 500
 ROLES = ("", "listener", "accepted", "outgoing")
@@ -226,7 +227,10 @@ class _Owners:
             begin_ns = self._host.now_ns()
             if begin_ns >= self._due_ns.get(pid, 0):
                 was_read = True
-                self._inodes[pid] = list_socket_inodes(self._host, pid)
+                # What is held for a moment is found only by a list as new as that of all sockets.
+                is_small = len(self._inodes.get(pid, ())) < SMALL_COUNT
+                read = list_descriptors_now if is_small else list_descriptors
+                self._inodes[pid] = list_socket_inodes(self._host, pid, read)
                 took_ns = self._host.now_ns() - begin_ns
                 self._due_ns[pid] = begin_ns + int(took_ns / DESCRIPTOR_COST_RATIO)
         if not was_read:
@@ -240,10 +244,14 @@ class _Owners:
         return changed
 
 
-def list_socket_inodes(host: Host, pid: int) -> list[int]:
+def list_socket_inodes(
+    host: Host,
+    pid: int,
+    read: Callable[[Host, int], list[tuple[int, str]]] = list_descriptors,
+) -> list[int]:
     """The inodes of the sockets that a process holds; empty where it is gone or refused."""
     try:
-        links = list_descriptors(host, pid)
+        links = read(host, pid)
     except OSError:
         return []
     return [inode for _, link in links if (inode := parse_socket_inode(link))]

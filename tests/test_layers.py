@@ -17,6 +17,7 @@ FLOOR = (
     "model",
     "units",
     "errors",
+    "interrupts",
     "config",
     "codec",
     "dump",
@@ -41,7 +42,7 @@ ALLOWED = {
     "store": ("floor", "analysis"),
     "fleet": ("floor", "analysis"),
     "cli": ("floor", "agent", "fetch", "analysis", "symbols", "report", "export", "store", "fleet"),
-    "__main__": ("cli",),
+    "__main__": ("floor", "cli"),
     "demo": ("floor", "cli"),
 }
 # Analysis is a function of captures: no files, no clock, no chance, no output.

@@ -61,6 +61,16 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield pid
 
 
+def test_many_threads_met_at_once_are_not_all_looked_at_in_one_tick() -> None:
+    """Three hundred threads that stand still cost what is paid for, and a few first looks."""
+    crowd = RESTLESS.replace("time.sleep(0.011)", "time.sleep(100)").replace("30", "300")
+    with running(sys.executable, "-c", crowd) as (pid, _):
+        _, status = sample(pid, 1.0, budget_ratio=0.0004)
+
+    assert 0 < status["look_count"] < 60
+    assert status["spent_ns"] < 4_000_000
+
+
 def test_each_blocked_thread_has_its_time(blocked: int) -> None:
     """What the samples of an idle thread stand for adds up to the window, from few looks."""
     rows, status = sample(blocked, 1.0, budget_ratio=0.05)
