@@ -171,12 +171,9 @@ def list_descriptors(host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT) -> lis
     Shape: as the kernel lists them, at most `limit`. Raises: OSError where it is gone
     (ProcessLookupError, FileNotFoundError) or refuses (PermissionError).
     """
-    from perfkit import _native  # not at the top: without it `record` must say what is missing
-
-    root = os.fspath(host.proc)
     return host.share(
         ("fd", pid, limit),
-        lambda: _native.list_fds(root, pid, limit),
+        lambda: list_descriptors_now(host, pid, limit),
         DESCRIPTORS_KEPT_NS_MAX,
     )
 
@@ -185,7 +182,7 @@ def list_descriptors_now(
     host: Host, pid: int, limit: int = DESCRIPTOR_LIMIT
 ) -> list[tuple[int, str]]:
     """The same as they are at this moment, whoever has listed them a moment ago."""
-    from perfkit import _native
+    from perfkit import _native  # not at the top: without it `record` must say what is missing
 
     return _native.list_fds(os.fspath(host.proc), pid, limit)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from perfkit import _native
 from perfkit.allowance import Want
@@ -41,7 +41,7 @@ WANT = Want(start_ratio=0.006, ratio_min=0.0035, ratio_max=0.012, weight=5)
 DESCRIPTOR_COST_RATIO = 0.002
 FOLLOW_INTERVAL_NS = 2_000_000_000
 OWNER_WAIT_POLLS = 2
-SMALL_COUNT = 128  # a process with fewer sockets is looked through anew, whoever else has done so
+SMALL_COUNT = 256  # fewer descriptors are listed anew, whoever has listed them a moment ago
 # Telling so many sockets takes its time: it is done after the window.
 LARGE_COUNT = 500
 ROLES = ("", "listener", "accepted", "outgoing")
@@ -119,10 +119,10 @@ SOCKET_POLLS = TableSchema(
         Column("t_ns", "ns"),
         Column("socket_count", help="sockets known, listeners included"),
         Column("polled_count", help="sockets read; fewer: a random sample that rotates"),
-        Column("cpu_ns", "ns", help="CPU time of the poll, looking for new sockets included"),
+        Column("cpu_ns", "ns", help="CPU time, looking for new sockets included; of a listing 0"),
     ),
     source="CLOCK_MONOTONIC and the CPU clock of the sampler's thread",
-    help="One row per poll.",
+    help="One row per poll; where polls read a sample, one too per listing that read all.",
 )
 
 
@@ -208,6 +208,7 @@ class _Owners:
         self._followed_ns = host.now_ns()
         self._due_ns: dict[int, int] = {}
         self._inodes: dict[int, list[int]] = {}
+        self._link_counts: dict[int, int] = {}
         self.pid_of: dict[int, int] = {}
 
     def read(self) -> dict[int, int]:
@@ -227,10 +228,7 @@ class _Owners:
             begin_ns = self._host.now_ns()
             if begin_ns >= self._due_ns.get(pid, 0):
                 was_read = True
-                # What is held for a moment is found only by a list as new as that of all sockets.
-                is_small = len(self._inodes.get(pid, ())) < SMALL_COUNT
-                read = list_descriptors_now if is_small else list_descriptors
-                self._inodes[pid] = list_socket_inodes(self._host, pid, read)
+                self._inodes[pid] = self._list_inodes(pid)
                 took_ns = self._host.now_ns() - begin_ns
                 self._due_ns[pid] = begin_ns + int(took_ns / DESCRIPTOR_COST_RATIO)
         if not was_read:
@@ -243,17 +241,19 @@ class _Owners:
         self.pid_of = pid_of
         return changed
 
+    def _list_inodes(self, pid: int) -> list[int]:
+        # What is held for a moment is found only by a list as new as that of all sockets.
+        is_small = self._link_counts.get(pid, 0) < SMALL_COUNT
+        try:
+            links = (list_descriptors_now if is_small else list_descriptors)(self._host, pid)
+        except OSError:  # it is gone, or refuses
+            links = []
+        self._link_counts[pid] = len(links)
+        return to_socket_inodes(links)
 
-def list_socket_inodes(
-    host: Host,
-    pid: int,
-    read: Callable[[Host, int], list[tuple[int, str]]] = list_descriptors,
-) -> list[int]:
-    """The inodes of the sockets that a process holds; empty where it is gone or refused."""
-    try:
-        links = read(host, pid)
-    except OSError:
-        return []
+
+def to_socket_inodes(links: Iterable[tuple[int, str]]) -> list[int]:
+    """The inodes of the sockets among a process's descriptors."""
     return [inode for _, link in links if (inode := parse_socket_inode(link))]
 
 

@@ -10,6 +10,7 @@ enum {
     RESTLESS_INTERVALS = 3, /* so long a change keeps listings for when inodes were just read */
 };
 
+static const int64_t LAST_LISTING_NS_MAX = 100000000; /* the end of a window waits for it */
 static const int64_t GONE_KEPT_NS = 2000000000; /* the kernel may tell of the end a little later */
 
 int pk_socket_recorder_init(struct pk_socket_recorder *recorder,
@@ -214,8 +215,9 @@ static void dump(struct pk_socket_recorder *recorder, struct pk_dump_query *want
         recorder->next_dump_ns = start_ns + intervals * recorder->config.dump_interval_ns;
     }
     recorder->next_accept_ns = start_ns + recorder->config.accept_interval_ns;
+    recorder->has_counted |= recorder->is_counting;
     if (recorder->listed_count > 0) {
-        pk_socket_tell_poll(recorder, recorder->listed_count, cpu_ns);
+        pk_socket_tell_poll(recorder, recorder->listed_count, 0); /* the poll's row has it */
     }
     pk_socket_pace_account_listing(&recorder->pace, start_ns, cpu_ns,
                                    recorder->config.accept_interval_ns);
@@ -234,6 +236,11 @@ static void drop_gone(struct pk_socket_recorder *recorder)
     }
 }
 
+static void list_all(struct pk_socket_recorder *recorder)
+{
+    dump(recorder, &(struct pk_dump_query){.states = PK_TCP_OWNED_STATES});
+}
+
 static void discover(struct pk_socket_recorder *recorder)
 {
     const int64_t now_ns = pk_clock_ns();
@@ -242,7 +249,10 @@ static void discover(struct pk_socket_recorder *recorder)
     }
     if (now_ns >= recorder->next_dump_ns) {
         drop_gone(recorder);
-        dump(recorder, &(struct pk_dump_query){.states = PK_TCP_OWNED_STATES});
+        list_all(recorder);
+        if (is_sampling(recorder) && !recorder->has_counted) {
+            list_all(recorder); /* now that it is known to be needed, with counters */
+        }
     } else if (now_ns >= recorder->next_accept_ns && recorder->table.listeners.count > 0 &&
                (!is_restless(recorder, now_ns) || pk_socket_pace_has_saved(&recorder->pace))) {
         struct pk_dump_query wanted = {.states = PK_TCP_CONNECTED_STATES};
@@ -314,11 +324,11 @@ static uint32_t read_connections(struct pk_socket_recorder *recorder)
 void pk_socket_recorder_poll(struct pk_socket_recorder *recorder)
 {
     const struct pk_socket_table *table = &recorder->table;
+    const int64_t cpu_start_ns = pk_thread_cpu_ns();
     recorder->now_ns = pk_clock_ns();
     pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
     discover(recorder);
 
-    const int64_t cpu_start_ns = pk_thread_cpu_ns();
     recorder->now_ns = pk_clock_ns();
     uint32_t polled = read_order(recorder, &table->listeners, 0, table->listeners.count);
     polled += read_connections(recorder);
@@ -338,6 +348,9 @@ void pk_socket_recorder_flush(struct pk_socket_recorder *recorder)
 {
     recorder->now_ns = pk_clock_ns();
     pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
+    if (is_sampling(recorder) && recorder->pace.listing_cost_ns < LAST_LISTING_NS_MAX) {
+        list_all(recorder); /* what came since the first listing that counted */
+    }
     while (recorder->table.connections.count > 0) {
         pk_socket_forget(recorder, &recorder->table.entries[recorder->table.connections.ids[0]]);
     }

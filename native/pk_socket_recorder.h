@@ -23,7 +23,8 @@ struct pk_socket_recorder {
     int64_t restless_until_ns; /* the service has opened or closed sockets of late */
     uint32_t gone_count;
     bool is_counting;      /* the last listing told counters too, */
-    uint32_t listed_count; /* those of so many sockets */
+    bool has_counted;      /* or one before it; */
+    uint32_t listed_count; /* the last one those of so many sockets */
     uint32_t cursor; /* next connection to read when not all can be */
     uint64_t random_state;
 };

@@ -27,7 +27,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from perfkit import _native
-from perfkit.collectors.sockets import list_socket_inodes
+from perfkit.collectors._proc import list_descriptors
+from perfkit.collectors.sockets import to_socket_inodes
 from perfkit.host import Host
 from perfkit.model import Rows
 
@@ -65,7 +66,7 @@ def measure(spawn: Spawn, load: Load, seconds: float) -> Outcome:
     client = spawn(CLIENT, port, *numbers)
     time.sleep(0.4)
     sampler = _native.SocketSampler(None, budget_ratio=0.05)
-    sampler.set_inodes(array("q", list_socket_inodes(Host(), server.pid)).tobytes())
+    sampler.set_inodes(array("q", to_socket_inodes(list_descriptors(Host(), server.pid))).tobytes())
     time.sleep(seconds)
     sampler.stop()
     logs = read_log(server), read_log(client)

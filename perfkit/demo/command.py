@@ -125,6 +125,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PerfkitError as error:
         sys.stderr.write(f"demo: {error.what}" + (f" ({error.fix})" if error.fix else "") + "\n")
         return 1
-    except KeyboardInterrupt:
-        # Only before the demo has begun to catch signals: nothing has been started yet.
-        return 130
