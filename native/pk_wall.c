@@ -10,6 +10,7 @@
 
 static const double PROBABILITY_MIN = 1.0 / 256;
 static const double SMOOTHING_RATIO = 0.1;
+static const double AT_ONCE_COUNT = 64; /* looks that may come at once: some 3 ms of CPU */
 static const double FIRST_COST_NS = 30000;
 static const double COST_GROWTH_MAX = 4; /* a look that reads files is no usual one */
 static const double BALANCE_SPAN_NS = 500e6; /* what was not spent is kept for so long */
@@ -81,14 +82,15 @@ int64_t pk_wall_begin_tick(pk_wall *wall, int64_t now_ns)
     double limit_ns = ratio * BALANCE_SPAN_NS;
     double room_ns = limit_ns - wall->balance_ns;
     wall->balance_ns += income_ns < room_ns ? income_ns : room_ns;
-    /* What came at once may come again: it counts whole, and is forgotten slowly. */
+    /* Hundreds that came at once may come again: they count whole, and are forgotten slowly. */
     double more = (double)wall->tick_chance_count - wall->chance_count;
-    wall->chance_count += more > 0 ? more : SMOOTHING_RATIO * more;
+    wall->chance_count += more > AT_ONCE_COUNT ? more : SMOOTHING_RATIO * more;
     wall->tick_chance_count = 0;
     wall->tick_ns = now_ns;
     double may_ns = income_ns + (wall->balance_ns - income_ns) / SPENDING_TICKS;
-    /* Threads met in the last tick are all looked for in this one. */
-    double most = wall->chance_count + (double)wall->tick_met_count;
+    /* Threads met in the last tick are all looked for in this one: a few may be, hundreds not. */
+    double met = (double)wall->tick_met_count - AT_ONCE_COUNT;
+    double most = wall->chance_count + (met > 0 ? met : 0);
     double need_ns = (most + 1) * wall->look_cost_ns;
     wall->tick_met_count = 0;
     double probability = may_ns / need_ns;

@@ -70,7 +70,7 @@ typedef struct {
     pk_wall_status counts;
     int64_t tick_ns;
     double balance_ns; /* what may be spent */
-    double chance_count; /* stacks that could be taken in a tick: of late, at most */
+    double chance_count; /* stacks that could be taken in a tick, smoothed; many count at once */
     int64_t tick_chance_count;
     int64_t tick_met_count; /* threads seen for the first time: chances of the next tick */
     double look_cost_ns; /* smoothed */
