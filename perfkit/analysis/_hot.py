@@ -167,10 +167,7 @@ def find_uneven(case: Case) -> Uneven | None:
     """
     spent = _spend(case)
     axis = case.aligned.axis
-    arrivals = sum_by(
-        np.arange(axis.slot_count) // SLOTS_PER_BLOCK, case.requests.arrivals, axis.block_count
-    )
-    answers = _answered(case, arrivals)
+    answers = _answered(case, axis.sum_blocks(case.requests.arrivals))
     if not tells_blocks(case) or answers.sum() < UNEVEN_ANSWERS_MIN or not spent.candidates:
         return None
     mean_ns = float(spent.whole_ns.sum() / answers.sum())
@@ -215,12 +212,11 @@ def find_largest(case: Case) -> Hot | None:
 def _divide(case: Case) -> _Blocks | None:
     """Quick and slow thirds by the time that a request takes; None where that cannot be said."""
     axis = case.aligned.axis
-    slots = np.arange(axis.slot_count) // SLOTS_PER_BLOCK
-    arrivals = sum_by(slots, case.requests.arrivals, axis.block_count)
+    arrivals = axis.sum_blocks(case.requests.arrivals)
     if not tells_blocks(case) or axis.block_count < 2 * SMOOTHED_BLOCKS:
         return None
     box = np.ones(SMOOTHED_BLOCKS)
-    busy = np.convolve(case.whole_blocks, box, "same")
+    busy = np.convolve(case.counted_blocks, box, "same")
     came = np.convolve(arrivals, box, "same")
     latency = busy / np.maximum(came, ARRIVALS_MIN)
     order = np.argsort(latency, kind="stable")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis.align import SLOT_NS, SLOTS_PER_BLOCK
+from perfkit.analysis.align import SLOT_NS
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Frame, Integers, Masks, Reals
 from perfkit.analysis.endpoints import Endpoints, read_endpoints
@@ -210,10 +210,7 @@ def _held_up(case: Case, stalls: list[Stall]) -> Reals:
     stalled_ns = np.minimum(axis.sum_slots(begin, end), axis.slot_ns)
     if case.counts_requests:
         stalled_ns = stalled_ns * case.requests.in_flight
-    block = np.arange(axis.slot_count) // SLOTS_PER_BLOCK
-    sums = np.bincount(block, weights=stalled_ns, minlength=axis.block_count)
-    held: Reals = np.minimum(sums[: axis.block_count], case.whole_blocks)
-    return held
+    return np.asarray(np.minimum(axis.sum_blocks(stalled_ns), case.counted_blocks))
 
 
 def name_call(label: Label) -> str:

@@ -70,6 +70,11 @@ class Axis:
         _, slot, overlap = self.spread(begin_ns, end_ns)
         return sum_by(slot, overlap, self.slot_count)
 
+    def sum_blocks(self, per_slot: Reals) -> Reals:
+        """The sums per block of what is told per slot."""
+        block = np.arange(self.slot_count) // SLOTS_PER_BLOCK
+        return sum_by(block, per_slot, self.block_count)
+
     def spread_counts(self, begin_ns: Integers, end_ns: Integers, count: Reals) -> Reals:
         """Counts per slot, each spread evenly over its interval (at least 1 ns long)."""
         end_ns = np.maximum(end_ns, begin_ns + 1)

@@ -60,12 +60,8 @@ def name_brief_peers(timeline: Timeline, calls: BriefCalls) -> Timeline:
 
 def _shares(axis: Axis, unknown_ns: Reals, calls: BriefCalls) -> Reals:
     """Per peer and block, what share of the unknown waits is its; shape (peers, blocks)."""
-    block = np.arange(axis.slot_count) // SLOTS_PER_BLOCK
     waited = np.array(
-        [
-            sum_by(block, mine.in_flight(axis) * axis.slot_ns, axis.block_count)
-            for mine in calls.values()
-        ]
+        [axis.sum_blocks(mine.in_flight(axis) * axis.slot_ns) for mine in calls.values()]
     )
     whole: Reals = np.maximum(np.maximum(unknown_ns, waited.sum(axis=0)), 1.0)
     return np.asarray(waited / whole)

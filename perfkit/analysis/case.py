@@ -95,6 +95,16 @@ class Case:
         return self.ledger.block_ns()
 
     @cached_property
+    def counted_blocks(self) -> Reals:
+        """The same per block as it was counted: which block is slow must not come from the threads.
+
+        Requests in flight are evened out against the threads for the ledger (request_ledger.py).
+        """
+        if not self.counts_requests:
+            return self.whole_blocks
+        return self.aligned.axis.sum_blocks(self.requests.in_flight * self.aligned.axis.slot_ns)
+
+    @cached_property
     def native_samples(self) -> Samples:
         """What the on-CPU sampler saw, merged with Python's frames."""
         return read_samples(self.aligned, CPU)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import numpy as np
 from msgspec import structs
 
-from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import sum_by
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.states import STATE_WORDS, WASTE_STATES, State
 from perfkit.findings import Finding, Rejection, Skip, Verdict
@@ -293,7 +290,7 @@ def _unexplained_waste(case: Case) -> str:
 def _backlog(case: Case) -> str:
     """Requests that nobody has read, nearly all of the time: that is never health."""
     axis, unread = case.aligned.axis, case.requests.unread
-    blocks = sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, unread, axis.block_count)
+    blocks = axis.sum_blocks(unread)
     present = float((blocks > 0).mean()) if len(blocks) else 0.0
     if float(unread.mean()) < UNREAD_MIN or present < UNREAD_BLOCKS_MIN:
         return ""

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import Masks, Reals, sum_by
+from perfkit.analysis.columns import Masks, Reals
 from perfkit.analysis.compare import passes_gate
 from perfkit.analysis.intervals import Share, share_of_blocks
 from perfkit.analysis.states import State
@@ -52,8 +51,7 @@ def share_without(case: Case, pids: frozenset[int]) -> Share:
     if not pids:
         return Share(0.0, 0.0, 0.0)
     axis = case.aligned.axis
-    queued_ns = case.requests.accept_queue * axis.slot_ns
-    queued = sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, queued_ns, axis.block_count)
+    queued = axis.sum_blocks(case.requests.accept_queue * axis.slot_ns)
     waited = case.ledger.block_ns(pauses(case, pids))
     whole: Reals = case.whole_blocks + queued
     return share_of_blocks(waited + queued, whole)

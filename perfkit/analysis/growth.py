@@ -96,8 +96,7 @@ def read_spans(case: Case) -> Spans | None:
     axis, ledger = case.aligned.axis, case.ledger
     if not case.counts_requests or case.requests.answer_count < 1:
         return None
-    block = np.arange(axis.slot_count) // SLOTS_PER_BLOCK
-    answers = sum_by(block, case.requests.arrivals, axis.block_count)
+    answers = axis.sum_blocks(case.requests.arrivals)
     per_block = float(answers.mean())
     seen = case.ledger.total_ns() / BLOCK_NS / axis.block_count * SLOTS_PER_BLOCK
     wanted = max(ANSWERS_PER_SPAN / max(per_block, 0.01), SEEN_PER_SPAN / max(seen, 0.01))

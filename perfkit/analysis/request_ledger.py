@@ -8,6 +8,7 @@ not seen from outside.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ _CARRIED_BY_OTHERS = State.HANDOFF_WAIT
 # Questions pending beyond this multiple of the requests in flight were asked side by side.
 SIDE_BY_SIDE_RATIO = 1.3
 IDLE_SEEN_MIN = 0.05
+# Met so often, the number in flight is known to a fifth; 2 s of the window are one stretch at most.
+MET_COUNT_MIN = 30.0
+EVENED_BLOCKS_MAX = 8
 
 _Part = tuple[Integers, Integers, Integers, Reals]
 
@@ -30,17 +34,21 @@ _Part = tuple[Integers, Integers, Integers, Reals]
 def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
     """Books the time of the requests in flight; `idle` is how idle the threads are, per block.
 
-    Both sides are held against one another per block: polls are too few in a slot, and the excess
-    of a noisy figure over an exact one is never negative.
+    Both sides are held against one another per block, and evened out over as many as it takes to
+    know the requests in flight: polls are too few in a slot, and the excess of a noisy figure over
+    an exact one is never negative.
     """
     axis = threads.axis
     labels = Labels(threads.labels)
-    wanted_ns = _by_block(axis, np.arange(axis.slot_count), requests.in_flight * axis.slot_ns)
-    kept = _fit(axis, _carried(threads), _quick_first(axis, requests, labels), wanted_ns)
+    carried = _carried(threads)
+    in_flight_ns = axis.sum_blocks(requests.in_flight * axis.slot_ns)
+    width = _blocks_to_know(in_flight_ns, requests.arrival_gap_ns)
+    wanted_ns = _even_out(in_flight_ns, _by_block(axis, carried[0], carried[3]), width)
+    kept = _fit(axis, carried, _quick_first(axis, requests, labels), wanted_ns)
     excess_ns = np.maximum(wanted_ns - _by_block(axis, kept[0], kept[3]), 0.0)
     pending = _charge_peers(axis, kept, requests, excess_ns, labels)
     left_ns = np.maximum(excess_ns - _by_block(axis, pending[0], pending[3]), 0.0)
-    unread_ns = _by_block(axis, np.arange(axis.slot_count), requests.unread * axis.slot_ns)
+    unread_ns = axis.sum_blocks(requests.unread * axis.slot_ns)
     queue = _Queue(left_ns, np.minimum(unread_ns, left_ns), idle)
     queued = _charge_queue(axis, kept, queue, labels)
     parts = [kept, pending, queued]
@@ -55,6 +63,32 @@ def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
 
 def _by_block(axis: Axis, slot: Integers, ns: Reals) -> Reals:
     return sum_by(slot // SLOTS_PER_BLOCK, ns, axis.block_count)
+
+
+def _blocks_to_know(in_flight_ns: Reals, gap_ns: float) -> int:
+    """Over how many blocks requests are met in flight so often that their number is known.
+
+    Each is met once a gap, so n meetings leave an error of n ** -0.5 of it (Poisson).
+    """
+    met_per_block = float(in_flight_ns.mean()) / gap_ns if gap_ns > 0 else MET_COUNT_MIN
+    wanted = MET_COUNT_MIN / max(met_per_block, MET_COUNT_MIN / EVENED_BLOCKS_MAX)
+    return math.ceil(wanted)
+
+
+def _even_out(in_flight_ns: Reals, busy_ns: Reals, width: int) -> Reals:
+    """In flight per block where what is too much in some blocks and too little in others cancels.
+
+    Over each `width` blocks the sum stays what it was.
+    """
+    starts = np.arange(0, len(busy_ns), width)
+    group = np.arange(len(busy_ns)) // width
+
+    def left(part: Reals, other: Reals) -> Reals:
+        mine, theirs = (np.add.reduceat(one, starts) for one in (part, other))
+        return np.asarray(part * (np.maximum(mine - theirs, 0.0) / np.maximum(mine, 1.0))[group])
+
+    over, under = np.maximum(in_flight_ns - busy_ns, 0.0), np.maximum(busy_ns - in_flight_ns, 0.0)
+    return np.asarray(busy_ns + left(over, under) - left(under, over))
 
 
 def _carried(threads: Ledger) -> _Part:

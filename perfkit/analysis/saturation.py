@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Integers, Masks, Reals, sum_by
@@ -99,8 +98,8 @@ def read_queue(case: Case) -> Queue | None:
     if not case.counts_requests:
         return None
     ledger, axis = case.ledger, case.aligned.axis
-    length_ns = _by_block(case, axis.slot_ns.astype(np.float64))
-    accept_ns = _by_block(case, case.requests.accept_queue * axis.slot_ns)
+    length_ns = case.aligned.axis.sum_blocks(axis.slot_ns.astype(np.float64))
+    accept_ns = case.aligned.axis.sum_blocks(case.requests.accept_queue * axis.slot_ns)
     queued = (ledger.inferred & (ledger.thread >= 0)) | ledger.rows_where(State.QUEUE_WAIT)
     waiting = (ledger.block_ns(queued) + accept_ns) / np.maximum(length_ns, 1.0)
     behind_ns = ledger.block_ns(queued | _behind_others(case)) + accept_ns
@@ -142,11 +141,11 @@ def cost_ratio(case: Case) -> float:
     """
     timeline = case.timeline
     running = _serving(case)[timeline.thread] & (timeline.states() == State.ON_CPU)
-    spent = _by_block(case, _by_slot(timeline, running))
-    came = _by_block(case, case.requests.arrivals)
+    spent = case.aligned.axis.sum_blocks(_by_slot(timeline, running))
+    came = case.aligned.axis.sum_blocks(case.requests.arrivals)
     if case.requests.answer_count < 1 or len(came) < 4:
         return 1.0
-    order = np.argsort(case.whole_blocks / np.maximum(came, 1.0), kind="stable")
+    order = np.argsort(case.counted_blocks / np.maximum(came, 1.0), kind="stable")
     half = len(order) // 2
     quick, slow = (
         float(spent[part].sum()) / max(float(came[part].sum()), 1.0)
@@ -217,11 +216,6 @@ def _behind_others(case: Case) -> Masks:
     return np.isin(case.ledger.label, numbers)
 
 
-def _by_block(case: Case, slots: Reals) -> Reals:
-    axis = case.aligned.axis
-    return sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, slots, axis.block_count)
-
-
 def _by_slot(timeline: Timeline, mask: Masks) -> Reals:
     return sum_by(timeline.slot[mask], timeline.ns[mask], timeline.axis.slot_count)
 
@@ -233,8 +227,8 @@ def _serving(case: Case) -> Masks:
 def _stage(case: Case, words: str, occupied: Reals) -> Stage:
     """A stage from the part of each slot in which it was occupied, 0..1."""
     slot_ns = case.aligned.axis.slot_ns
-    whole = np.maximum(_by_block(case, slot_ns.astype(np.float64)), 1.0)
-    blocks = _by_block(case, np.minimum(occupied, 1.0) * slot_ns) / whole
+    whole = np.maximum(case.aligned.axis.sum_blocks(slot_ns.astype(np.float64)), 1.0)
+    blocks = case.aligned.axis.sum_blocks(np.minimum(occupied, 1.0) * slot_ns) / whole
     return Stage(words, float(blocks.mean()), float((blocks >= FULL_MIN).mean()))
 
 

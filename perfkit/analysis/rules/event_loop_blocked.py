@@ -28,7 +28,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         )
         return
     loop = loops[0]
-    share = share_of_blocks(loop.held_up_ns, case.whole_blocks)
+    share = share_of_blocks(loop.held_up_ns, case.counted_blocks)
     if not passes_gate(share) or len(loop.stalls) < STALL_COUNT_MIN:
         yield _reject(case, loop, share)
         return
