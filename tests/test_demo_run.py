@@ -107,17 +107,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("front", FRONTS)
-def test_demo_answers_without_a_fault(start: Start, front: str) -> None:
-    """A healthy service of either front answers what is asked, without one failure."""
-    demo = start("--front", front, "--fault", "none", "--seconds", "0")
-    printed = demo.process.communicate(timeout=60)[0]
-    before = demo.fields()["before"]
-
-    assert demo.process.returncode == 0, printed
-    assert (before["failed_count"], before["answers_per_second"] > 20) == (0, True)
-
-
 @pytest.fixture(scope="module", params=FRONTS)
 def healthy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -127,6 +116,13 @@ def healthy(
     demo = Running(tmp_path_factory.mktemp("healthy"), arguments)
     yield demo.wait_for("healthy")
     demo.end(signal.SIGTERM)
+
+
+def test_demo_answers_without_a_fault(healthy: dict[str, Any]) -> None:
+    """A healthy service of either front answers what is asked, without one failure."""
+    before = healthy["before"]
+
+    assert (before["failed_count"], before["answers_per_second"] > 20) == (0, True)
 
 
 def test_demo_survives_foreign_bytes(healthy: dict[str, Any]) -> None:
@@ -189,14 +185,16 @@ def test_demo_quota_moves_latency(start: Start, needs_root: None, front: str) ->
     assert left_behind(demo, fields) == []
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_demo_leaves_nothing_behind(start: Start, number: signal.Signals, exit_code: int) -> None:
+def test_demo_leaves_nothing_behind(start: Start) -> None:
     """However a demo is ended, its processes, files and cgroup go, a fault being on."""
-    demo = start("--seconds", "60")
-    fields = demo.wait_for("fault")
-    demo.end(number)
+    demos = {number: start("--seconds", "60") for number in (signal.SIGTERM, signal.SIGKILL)}
+    fields = {number: demo.wait_for("fault") for number, demo in demos.items()}
+    for number, demo in demos.items():
+        demo.end(number)
 
-    assert (demo.process.returncode, left_behind(demo, fields)) == (exit_code, [])
+    left = {number: left_behind(demo, fields[number]) for number, demo in demos.items()}
+    codes = [demo.process.returncode for demo in demos.values()]
+    assert (codes, left) == ([143, -9], {signal.SIGTERM: [], signal.SIGKILL: []})
 
 
 @pytest.mark.parametrize("delay_s", [0.3, 0.5, 0.7, 0.9, 1.2])

@@ -163,7 +163,7 @@ def test_python_stacks_name_a_function_that_is_blocked() -> None:
     assert functions(items) == {"frames_blocked": {"doze_off"}}
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", pytest.param("3.12", marks=pytest.mark.slow), "3.13"])
 def test_python_stacks_charge_functions_what_they_used(version: str) -> None:
     """Shares of plain, generator and C code agree with the threads' own clocks within 10 points."""
     with running(interpreter(version), "-c", KNOWN_SHARES) as (pid, _):
