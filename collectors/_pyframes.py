@@ -177,18 +177,17 @@ def _confirm(memory: int, start: int, version: str) -> tuple[int, Offsets] | Non
     return (start, offsets) if back == interpreter else None
 
 
-def read_gil(memory: int, start: int, version: str, offsets: Offsets) -> Gil | None:
+def read_gil(memory: int, start: int, offsets: Offsets) -> Gil | None:
     """Who holds the main interpreter's lock at this moment; None where that cannot be read.
 
     `memory` is the process's, open; `start` its runtime's address.
     """
-    minor = _pyoffsets.to_minor(version)
     try:
-        if minor in _pyoffsets.LOCK_IN_RUNTIME:
-            lock = start + _pyoffsets.LOCK_IN_RUNTIME[minor]
-        elif minor in _pyoffsets.LOCK_POINTERS:
+        if offsets.runtime_lock >= 0:
+            lock = start + offsets.runtime_lock
+        elif offsets.interpreter_lock >= 0:
             interpreter = _read_word(memory, start + offsets.runtime_interpreters)
-            lock = _read_word(memory, interpreter + _pyoffsets.LOCK_POINTERS[minor])
+            lock = _read_word(memory, interpreter + offsets.interpreter_lock)
         else:
             return None
         is_held = os.pread(memory, 4, lock + _pyoffsets.LOCK_IS_HELD)

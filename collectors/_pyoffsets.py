@@ -33,22 +33,35 @@ class Offsets(Struct, frozen=True):
     text_ascii_bytes: int
     text_compact_bytes: int
     frame_entry: int = -1
+    interpreter_collecting: int = -1
+    runtime_lock: int = -1
+    interpreter_lock: int = -1
+    lock_holder: int = -1
 
     def as_tuple(self) -> tuple[int, ...]:
         """All of them."""
         return tuple(int(getattr(self, name)) for name in self.__struct_fields__)
 
 
+# Of the interpreter's lock: its holder and whether it is held.
+LOCK_HOLDER, LOCK_IS_HELD = 8, 16
 # Printed by a C program that was compiled against the headers of 3.11.7 and 3.12.1.
 KNOWN = {
-    "3.11": Offsets(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72, 68),
-    "3.12": Offsets(40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56),
+    "3.11": Offsets(
+        *(40, 0, 16, 8, 16, 56, 8, 160, 32, 48, 69, 112, 128, 72, 16, 32, 48, 72, 68),
+        interpreter_collecting=848,
+        runtime_lock=360,
+        lock_holder=LOCK_HOLDER,
+    ),
+    "3.12": Offsets(
+        *(40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56),
+        interpreter_collecting=312,
+        interpreter_lock=384,
+        lock_holder=LOCK_HOLDER,
+    ),
 }
-# Of the interpreter's lock, by the same program and that of 3.13.0: where it lies in the runtime
-# (3.11), or what points to it in the interpreter; its holder and whether it is held, in it.
-LOCK_IN_RUNTIME = {"3.11": 360}
-LOCK_POINTERS = {"3.12": 384, "3.13": 16}
-LOCK_HOLDER, LOCK_IS_HELD = 8, 16
+# Of 3.13.0, which publishes neither: what points to the lock, and the flag within the collector.
+_LOCK_POINTER_3_13, _COLLECTING_3_13 = 16, 200
 COOKIE = b"xdebugpy"
 PUBLISHED_BYTES = 512
 # 3.14 publishes other fields at other places, and has not been tried.
@@ -106,4 +119,7 @@ def parse_published(raw: bytes) -> Offsets | None:
         text_state=text.text_state,
         text_ascii_bytes=text.text_ascii_bytes,
         text_compact_bytes=text.text_compact_bytes,
+        interpreter_collecting=interpreter[4] + _COLLECTING_3_13,
+        interpreter_lock=_LOCK_POINTER_3_13,
+        lock_holder=LOCK_HOLDER,
     )

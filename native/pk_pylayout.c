@@ -26,6 +26,11 @@ int pk_pylayout_init(pk_pylayout *layout, const int64_t offsets[PK_PY_OFFSET_COU
             return EINVAL;
         }
     }
+    for (int i = PK_PY_INTERPRETER_COLLECTING; i <= PK_PY_LOCK_HOLDER; i++) {
+        if (offsets[i] < -1 || offsets[i] > STATE_OFFSET_LIMIT) {
+            return EINVAL;
+        }
+    }
     memcpy(layout->offsets, offsets, sizeof layout->offsets);
     layout->thread_bytes =
         span_of(offsets, PK_PY_THREAD_NEXT, PK_PY_THREAD_NATIVE_ID, PK_PY_THREAD_SPAN_BYTES);

@@ -24,6 +24,10 @@ enum {
     PK_PY_TEXT_ASCII_BYTES,   /* behind so many bytes ASCII text lies, */
     PK_PY_TEXT_COMPACT_BYTES, /* and any other text behind so many */
     PK_PY_FRAME_ENTRY, /* whether C called it; -1 where a shim lies above such a frame instead */
+    PK_PY_INTERPRETER_COLLECTING, /* whether it collects garbage, an int; -1 = not known where */
+    PK_PY_RUNTIME_LOCK,           /* the interpreter's lock; -1 where the next one tells */
+    PK_PY_INTERPRETER_LOCK,       /* what points to it */
+    PK_PY_LOCK_HOLDER,            /* in it: the thread state that had it last */
     PK_PY_OFFSET_COUNT,
 };
 

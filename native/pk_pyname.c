@@ -127,9 +127,8 @@ static int read_text(const pk_pylayout *layout, pid_t pid, uint64_t address, boo
     return 0;
 }
 
-/* The index of a pair of texts, which is added where it is new. */
-static int intern(pk_pynames *names, const char *text, size_t name_bytes, size_t file_bytes,
-                  uint32_t *ret)
+int pk_pynames_intern(pk_pynames *names, const char *text, size_t name_bytes, size_t file_bytes,
+                      uint32_t *ret)
 {
     size_t size = name_bytes + file_bytes;
     uint64_t hash = hash_bytes(14695981039346656037ULL ^ name_bytes, text, size);
@@ -171,7 +170,8 @@ static int read_names(pk_pynames *names, const pk_pylayout *layout, pid_t pid, p
     if (error == 0) {
         error = read_text(layout, pid, code->file, true, text + name_bytes, &file_bytes);
     }
-    return error != 0 ? error : intern(names, text, name_bytes, file_bytes, &code->function);
+    return error != 0 ? error
+                      : pk_pynames_intern(names, text, name_bytes, file_bytes, &code->function);
 }
 
 static int read_code(const pk_pylayout *layout, pid_t pid, uint64_t address, pk_pycode *ret)

@@ -53,6 +53,11 @@ void pk_pynames_deinit(pk_pynames *names);
 int pk_pycodes_init(pk_pycodes *codes);
 void pk_pycodes_deinit(pk_pycodes *codes);
 
+/* The number of a function by its texts, the name before the file; it is added where it is new.
+ * ENOSPC: the tables are full. */
+int pk_pynames_intern(pk_pynames *names, const char *text, size_t name_bytes, size_t file_bytes,
+                      uint32_t *ret);
+
 /* The function that a code object of a process is. EBADMSG: it is none, or changed under the read.
  * ENOSPC: the tables are full. */
 int pk_pycodes_find(pk_pycodes *codes, pk_pynames *names, const pk_pylayout *layout, pid_t pid,

@@ -13,6 +13,8 @@
 #include "pk_pylist.h"
 
 enum { SCHEDSTAT, SYSCALL };
+/* As if it were a function that the innermost one calls; analysis knows it by this name. */
+static const char COLLECTION[] = "(garbage collection)";
 static const int64_t DRAW_LIMIT_NS = 100 * 1000 * 1000; /* a look that came late stands for less */
 static const int64_t DEBT_LIMIT_NS = 100 * 1000 * 1000;
 static const int64_t ROW_LIMIT_NS = 500 * 1000 * 1000;
@@ -167,7 +169,8 @@ static int read_stack(pk_pyprocess *process, pk_pyshared *shared, pk_pythread *t
                       int64_t instant_ns, uint32_t *ret)
 {
     pk_pyframes frames;
-    uint32_t functions[PK_PYSTACK_DEPTH_LIMIT];
+    uint32_t functions[PK_PYSTACK_DEPTH_LIMIT + 1];
+    bool collects = thread->address == process->collector;
     shared->counts.walk_count++;
     int error =
         pk_pywalk_read(&thread->walk, &process->layout, process->pid, thread->address, &frames);
@@ -176,10 +179,15 @@ static int read_stack(pk_pyprocess *process, pk_pyshared *shared, pk_pythread *t
     }
     for (size_t i = 0; error == 0 && i < frames.depth; i++) {
         error = pk_pycodes_find(&process->codes, &shared->names, &process->layout, process->pid,
-                                frames.codes[i], instant_ns, &functions[i]);
+                                frames.codes[i], instant_ns, &functions[i + 1]);
+    }
+    if (error == 0 && collects) {
+        error = pk_pynames_intern(&shared->names, COLLECTION, sizeof COLLECTION - 1, 0, functions);
     }
     if (error == 0) {
-        error = pk_pystacks_intern(&shared->stacks, functions, frames.depth, ret);
+        size_t depth = frames.depth + collects;
+        depth = depth < PK_PYSTACK_DEPTH_LIMIT ? depth : PK_PYSTACK_DEPTH_LIMIT;
+        error = pk_pystacks_intern(&shared->stacks, functions + !collects, depth, ret);
     }
     if (error == 0) {
         shared->counts.cut_count += frames.is_cut;

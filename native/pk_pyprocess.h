@@ -69,6 +69,7 @@ typedef struct {
     pk_pythread **threads;
     size_t thread_count;
     pk_pycodes codes;
+    uint64_t collector; /* the thread state that collects garbage at this look; 0 = none */
     int64_t used_ns; /* the process' CPU clock at the last look; -1 = none yet */
     int64_t looked_ns;
     int64_t pool_ns; /* used, not drawn yet; below 0: drawn in advance */

@@ -14,6 +14,7 @@ from programs import running
 from perfkit._native import PythonSampler
 from perfkit.agent.cost import read_spent
 from perfkit.agent.target import resolve
+from perfkit.analysis.stacks import COLLECTION
 from perfkit.collectors import _pyspy
 from perfkit.collectors._pyoffsets import KNOWN
 from perfkit.collectors.python_stacks import COLLECTOR
@@ -22,6 +23,10 @@ from perfkit.host import Host
 from perfkit.model import Item, Row, Session
 
 pytestmark = pytest.mark.system
+
+VERSIONS = pytest.mark.parametrize(
+    "version", ["3.11", pytest.param("3.12", marks=pytest.mark.slow), "3.13"]
+)
 
 BUSY = """
 import threading, time
@@ -80,6 +85,19 @@ time.sleep(0.05)
 print(flush=True)
 deep(900)
 """
+COLLECTING = """
+import gc, time
+kept = [[number, {}] for number in range(150_000)]
+def evict():
+    begin = time.thread_time_ns()
+    gc.collect()
+    return time.thread_time_ns() - begin
+def think(nanoseconds):
+    end = time.thread_time_ns() + nanoseconds
+    while time.thread_time_ns() < end: pass
+print(flush=True)
+while True: think(evict() // 3)
+"""
 BORN = """
 import threading, time
 def a(n): return b(n - 1) if n else 0
@@ -116,6 +134,21 @@ def functions(items: list[Item]) -> dict[str, set[str]]:
         if row.table == "stack_samples":
             found.setdefault(str(row.values[4]), set()).add(str(leaf[row.values[5]]))
     return found
+
+
+def call_run_ns(items: list[Item]) -> dict[tuple[str, str], int]:
+    """CPU time by innermost function and who called it."""
+    rows = [item for item in items if isinstance(item, Row)]
+    names: dict[object, list[str]] = {}
+    for row in rows:
+        if row.table == "stacks":
+            names.setdefault(row.values[0], []).append(str(row.values[2]))
+    spent: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.table == "stack_samples" and row.values[4] == "frames":
+            inner, outer = names[row.values[5]][:2]
+            spent[inner, outer] = spent.get((inner, outer), 0) + int(row.values[6])
+    return spent
 
 
 def leaf_run_ns(items: list[Item]) -> dict[str, int]:
@@ -163,7 +196,7 @@ def test_python_stacks_name_a_function_that_is_blocked() -> None:
     assert functions(items) == {"frames_blocked": {"doze_off"}}
 
 
-@pytest.mark.parametrize("version", ["3.11", pytest.param("3.12", marks=pytest.mark.slow), "3.13"])
+@VERSIONS
 def test_python_stacks_charge_functions_what_they_used(version: str) -> None:
     """Shares of plain, generator and C code agree with the threads' own clocks within 10 points."""
     with running(interpreter(version), "-c", KNOWN_SHARES) as (pid, _):
@@ -178,6 +211,18 @@ def test_python_stacks_charge_functions_what_they_used(version: str) -> None:
         "seldom": pytest.approx(0.5, abs=0.1),
         "hashes": pytest.approx(0.25, abs=0.1),
     }, (spent, note)
+
+
+@VERSIONS
+def test_the_collector_stands_on_the_stack_of_who_called_it(version: str) -> None:
+    """CPU time that garbage collection takes is charged to it, in the thread that collects."""
+    with running(interpreter(version), "-c", COLLECTING) as (pid, _):
+        items, _ = sample(pid, 1.5)
+    spent = call_run_ns(items)
+    ratio = {pair: ns / sum(spent.values()) for pair, ns in spent.items()}
+
+    assert ratio[COLLECTION.name, "evict"] == pytest.approx(0.75, abs=0.1), ratio
+    assert {outer for inner, outer in spent if inner == COLLECTION.name} == {"evict"}
 
 
 def test_python_stacks_survive_odd_names_and_deep_recursion() -> None:

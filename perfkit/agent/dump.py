@@ -190,7 +190,7 @@ def _memory(host: Host, pid: int) -> Iterator[int]:
 def _read_gil(memory: int, python: _Python) -> Gil | None:
     if memory < 0 or python.loaded is None or python.offsets is None:
         return None
-    return read_gil(memory, python.loaded.start_address, python.loaded.version, python.offsets)
+    return read_gil(memory, python.loaded.start_address, python.offsets)
 
 
 def _to_thread(host: Host, pid: int, row: DumpedRow, memory: int) -> DumpedThread:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perfkit.analysis.places import COLLECTION, LOCK_WAIT, Place, Role
-from perfkit.analysis.stacks import Function
+from perfkit.analysis.places import LOCK_WAIT, Place, Role
+from perfkit.analysis.stacks import COLLECTION, Function
 
 
 class PythonFrame(NamedTuple):

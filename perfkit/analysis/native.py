@@ -17,11 +17,13 @@ import numpy as np
 from perfkit.analysis.align import Aligned
 from perfkit.analysis.columns import Frame, Integers, Masks
 from perfkit.analysis.merge import Merged, PythonFrame, merge
-from perfkit.analysis.places import RUNTIME, Place, read_native_stacks
+from perfkit.analysis.places import Place, read_native_stacks
 from perfkit.analysis.stacks import (
     BLOCKED,
+    COLLECTION,
     FRAMES,
     GIL,
+    RUNTIME,
     WALL,
     Function,
     Stacks,
@@ -109,8 +111,10 @@ class _Lookup:
     """The Python stack that a thread had at an instant, or shortly before or after."""
 
     def __init__(self, stacks: Stacks) -> None:
+        # Whether it collects at the moment of a native sample is told by that.
         self.frames = tuple(
-            tuple(PythonFrame(one) for one in functions) for functions in stacks.frames
+            tuple(PythonFrame(one) for one in functions if one != COLLECTION)
+            for functions in stacks.frames
         )
         columns = (stacks.pid, stacks.tid, stacks.begin, stacks.end, stacks.stack)
         self._begins: dict[tuple[int, int], list[int]] = {}

@@ -15,8 +15,8 @@ import numpy as np
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import sum_by
 from perfkit.analysis.native import Samples
-from perfkit.analysis.places import NATIVE, RUNTIME, UNNAMED
-from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu
+from perfkit.analysis.places import NATIVE, UNNAMED
+from perfkit.analysis.stacks import RUNTIME, CpuByStack, Function, charge_cpu
 
 FUNCTIONS_MAX = 1 << 14
 _EVALUATION = "_PyEval_EvalFrameDefault"

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from perfkit.analysis.align import Aligned
-from perfkit.analysis.stacks import Function
+from perfkit.analysis.stacks import RUNTIME, Function
 
 STACK_LIMIT = 65_536
 DEPTH_LIMIT = 512
-NATIVE, KERNEL, RUNTIME = "native", "kernel", "runtime"
-COLLECTION = Function("(garbage collection)", "", RUNTIME)
+NATIVE, KERNEL = "native", "kernel"
 LOCK_WAIT = Function("(wait for the GIL)", "", RUNTIME)
 UNNAMED = "code without a name"
 _DELETED = " (deleted)"

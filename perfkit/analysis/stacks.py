@@ -23,6 +23,7 @@ DEPTH_LIMIT = 128
 SEEN_MIN = 8
 GIL, WALL = "gil", "wall"
 FRAMES, BLOCKED = "frames", "frames_blocked"
+RUNTIME = "runtime"
 # A comprehension is a part of its function; before CPython 3.12 it has a frame of its own.
 _PARTS = re.compile(r"\.<locals>\.<(?:list|dict|set)comp>|\.<locals>\.<genexpr>")
 # Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.
@@ -52,6 +53,10 @@ class Function:
             return f"{self.name} ({base})" if base else self.name
         module = base.removesuffix(".py")
         return f"{module}.{self.name} ({base})" if base else self.name
+
+
+# What the sampler in C calls a thread's innermost frame while its interpreter collects garbage.
+COLLECTION = Function("(garbage collection)", "", RUNTIME)
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ def read_running(aligned: Aligned) -> Stacks:
 
 def to_function(name: str, file: str) -> Function:
     """A Python function, of which comprehensions are parts."""
+    if not file and name == COLLECTION.name:
+        return COLLECTION
     return Function(_PARTS.sub("", name), file)
 
 

@@ -42,6 +42,9 @@ static void build(const int64_t *offsets)
     memory[5] = place(64);                                     /* runtime: interpreters */
     memory[64] = 0;                                            /* interpreter: next */
     memory[64 + offsets[2] / 8] = place(128);
+    memory[64 + offsets[19] / 8] = draw(3);                    /* collects garbage, */
+    memory[64 + offsets[21] / 8] = place(256);                 /* and who holds its lock */
+    memory[256 + offsets[22] / 8] = place(128 + 64 * draw(2));
     for (uint64_t i = 0; i < 2; i++) {
         uint64_t at = 128 + 64 * i;
         memory[at + 1] = i == 0 ? place(at + 64) : 0;          /* thread: next, interpreter, */
@@ -73,7 +76,7 @@ static void spend(void)
 int main(int argc, char **argv)
 {
     static const int64_t offsets[PK_PY_OFFSET_COUNT] = {
-        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56, -1,
+        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56, -1, 312, -1, 384, 8,
     };
     state = argc > 1 ? strtoull(argv[1], NULL, 10) | 1 : 1;
     long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;

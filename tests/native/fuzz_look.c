@@ -91,7 +91,7 @@ static void scribble(uint64_t round)
 int main(int count, char **words)
 {
     static const int64_t offsets[PK_PY_OFFSET_COUNT] = {
-        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56, -1,
+        40, 0, 72, 8, 16, 56, 0, 144, 0, 8, 70, 112, 128, 68, 16, 32, 40, 56, -1, 312, -1, 384, 8,
     };
     pk_pylayout layout;
     state = count > 1 ? strtoull(words[1], NULL, 10) | 1 : 1;
