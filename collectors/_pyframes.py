@@ -30,6 +30,7 @@ PROCESS_LIMIT = 8
 STATUS_LIMIT_BYTES = 16384
 ADDRESS_LIMIT = 1 << 47
 TID_LIMIT = 1 << 30
+COLLECTIONS_LIMIT = 1 << 48
 TORN_RATIO, MISSED_RATIO = 0.05, 0.05  # more than this is worth a remark
 FRAMES, BLOCKED = "frames", "frames_blocked"
 
@@ -51,6 +52,15 @@ class Look(Struct, frozen=True):
     run_ns: int
 
 
+class Collections(Struct, frozen=True):
+    """How often a process has collected garbage since it began: some objects, or all of them."""
+
+    t_ns: int
+    pid: int
+    young_count: int
+    full_count: int
+
+
 class FrameReader:
     """Looks at up to PROCESS_LIMIT interpreters at once, as soon as one is known."""
 
@@ -60,15 +70,20 @@ class FrameReader:
         self._sampler: _native.PythonSampler | None = None
         self._names: list[tuple[str, str]] = []
         self._stacks: list[tuple[int, ...]] = []
+        self._found: dict[int, tuple[int, Offsets]] = {}
         self.dropped_count = 0
-        self.pids: set[int] = set()
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that are looked at."""
+        return set(self._found)
 
     def add(self, pid: int) -> bool:
         """Begins with a process; False where it has no interpreter that can be read, or no room.
 
         Raises: `Unavailable` where it may not be read.
         """
-        if len(self.pids) >= PROCESS_LIMIT:
+        if len(self._found) >= PROCESS_LIMIT:
             return False
         found = find_interpreter(self._host, pid, self._runtimes)
         if found is None:
@@ -82,12 +97,12 @@ class FrameReader:
             self._sampler.add(pid, start, offsets.as_tuple())
         except (OSError, ValueError):
             return False  # more processes came and went than can be ordered, or odd offsets
-        self.pids.add(pid)
+        self._found[pid] = found
         return True
 
     def forget(self, pids: set[int]) -> None:
         """Makes room for others in the place of processes that have exited."""
-        self.pids -= pids
+        self._found = {pid: found for pid, found in self._found.items() if pid not in pids}
 
     def take(self) -> Iterator[Look]:
         """What is new; `frames_of` tells the stacks."""
@@ -101,6 +116,20 @@ class FrameReader:
         for begin_ns, end_ns, pid, tid, is_running, stack, run_ns in rows:
             kind = FRAMES if is_running else BLOCKED
             yield Look(begin_ns, end_ns, pid, tid, kind, stack, run_ns)
+
+    def count_collections(self) -> Iterator[Collections]:
+        """How often each main interpreter has collected garbage by now, where that can be read."""
+        for pid, (start, offsets) in self._found.items():
+            try:
+                memory = os.open(f"{self._host.proc}/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # it has exited, or is no longer ours to read
+            try:
+                found = read_collections(memory, start, offsets)
+            finally:
+                os.close(memory)
+            if found is not None:
+                yield Collections(self._host.now_ns(), pid, sum(found[:-1]), found[-1])
 
     def share_budget(self) -> None:
         """Asks what it may take of a core by now."""
@@ -196,6 +225,25 @@ def read_gil(memory: int, start: int, offsets: Offsets) -> Gil | None:
     except (OSError, OverflowError):
         return None
     return Gil(is_held == b"\1\0\0\0", native if 0 < native < TID_LIMIT else 0)
+
+
+def read_collections(memory: int, start: int, offsets: Offsets) -> tuple[int, ...] | None:
+    """The collections of each generation of the main interpreter, youngest first.
+
+    Missing: None where that cannot be read. Source: struct gc_generation_stats, pycore_gc.h.
+    """
+    if offsets.interpreter_collecting < 0:
+        return None
+    step = 8 * _pyoffsets.GENERATION_WORDS
+    size = step * _pyoffsets.GENERATION_COUNT
+    try:
+        interpreter = _read_word(memory, start + offsets.runtime_interpreters)
+        raw = os.pread(memory, size, interpreter + offsets.interpreter_collecting - size)
+    except (OSError, OverflowError):
+        return None
+    counts = tuple(int.from_bytes(raw[at : at + 8], "little") for at in range(0, size, step))
+    is_whole = len(raw) == size and max(counts) < COLLECTIONS_LIMIT
+    return counts if is_whole else None
 
 
 def _read_word(memory: int, address: int) -> int:

@@ -60,6 +60,9 @@ KNOWN = {
         lock_holder=LOCK_HOLDER,
     ),
 }
+# In each of them the numbers of collections end right before the flag: three words for each
+# generation, of which the first one counts.
+GENERATION_COUNT, GENERATION_WORDS = 3, 3
 # Of 3.13.0, which publishes neither: what points to the lock, and the flag within the collector.
 _LOCK_POINTER_3_13, _COLLECTING_3_13 = 16, 200
 COOKIE = b"xdebugpy"

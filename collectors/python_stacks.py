@@ -90,6 +90,17 @@ STACK_SAMPLES = TableSchema(
         "is shared among the looks that met one running, by the time since the look before."
     ),
 )
+COLLECTIONS = TableSchema(
+    "collections",
+    (
+        Column("t_ns", "ns"),
+        Column("pid"),
+        Column("young_count", help="of some of the objects, since the interpreter began"),
+        Column("full_count", help="of all of them"),
+    ),
+    source="gc.generation_stats of CPython's main interpreter by /proc/PID/mem",
+    help="How often Python's garbage collector ran.",
+)
 
 
 class _Running(Struct, frozen=True):
@@ -122,6 +133,7 @@ class _Session:
     def poll(self) -> Iterator[Item]:
         self._reader.share_budget()
         yield from self._take()
+        yield from self._count_collections()
         ended = [one for one in self._running if one.recorder.has_ended]
         self._running = [one for one in self._running if one not in ended]
         problem: Unavailable | None = None
@@ -143,6 +155,7 @@ class _Session:
             _pyspy.ask_to_end(one.recorder)
         self._reader.stop()
         yield from self._take()
+        yield from self._count_collections()
         deadline_s = time.monotonic() + FINISH_S
         problem: Unavailable | None = None
         while self._running:
@@ -170,6 +183,10 @@ class _Session:
         lost = self._dropped_count + self._reader.dropped_count - dropped_before
         if lost:
             yield Rows(STACK_SAMPLES.name, (), 0, lost)
+
+    def _count_collections(self) -> Iterator[Item]:
+        for one in self._reader.count_collections():
+            yield Row(COLLECTIONS.name, (one.t_ns, one.pid, one.young_count, one.full_count))
 
     def _keep_look(self, look: Look) -> Iterator[Item]:
         number = self._looked.get(look.stack)
@@ -293,7 +310,7 @@ def open_session(host: Host, target: Target) -> Session:
 COLLECTOR = Collector(
     "python_stacks",
     metrics=(),
-    tables=(STACKS, STACK_SAMPLES),
+    tables=(STACKS, STACK_SAMPLES, COLLECTIONS),
     scope="target",
     interval_s=1.0,
     timeout_s=0.5,

@@ -221,6 +221,9 @@ def test_the_collector_stands_on_the_stack_of_who_called_it(version: str) -> Non
     spent = call_run_ns(items)
     ratio = {pair: ns / sum(spent.values()) for pair, ns in spent.items()}
 
+    rows = [one.values for one in items if isinstance(one, Row) and one.table == "collections"]
+
+    assert rows[-1][3] >= 5
     assert ratio[COLLECTION.name, "evict"] == pytest.approx(0.75, abs=0.1), ratio
     assert {outer for inner, outer in spent if inner == COLLECTION.name} == {"evict"}
 

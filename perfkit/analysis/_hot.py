@@ -17,7 +17,14 @@ from perfkit.analysis.columns import Masks, Reals, sum_by
 from perfkit.analysis.contention import OWN_THREADS
 from perfkit.analysis.intervals import Share, share_of_blocks
 from perfkit.analysis.own_code import charge_native
-from perfkit.analysis.stacks import CpuByStack, Function, charge_cpu, join_cpu, read_running
+from perfkit.analysis.stacks import (
+    COLLECTION,
+    CpuByStack,
+    Function,
+    charge_cpu,
+    join_cpu,
+    read_running,
+)
 from perfkit.analysis.states import State
 
 SMOOTHED_BLOCKS = 3
@@ -74,7 +81,7 @@ class Hot:
 
 
 @dataclass(frozen=True)
-class _Spent:
+class Spent:
     """The serving threads' CPU time per block: all of it, and what functions or threads are known
     for; and who they are.
     """
@@ -82,6 +89,22 @@ class _Spent:
     whole_ns: Reals
     attributed_ns: Reals
     candidates: tuple[Candidate, ...]
+
+    @property
+    def collection(self) -> Candidate | None:
+        """Garbage collection, which is never a function to be named."""
+        return next((one for one in self.candidates if one.function == COLLECTION), None)
+
+    def ratio_of(self, block_ns: Reals) -> Reals:
+        """A part of the CPU time per block, 0..1 of what is attributed, where that is enough."""
+        enough = self.attributed_ns >= ATTRIBUTED_MIN * self.whole_ns
+        base_ns = np.where(enough, self.attributed_ns, self.whole_ns)
+        return np.asarray(np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0))
+
+    @property
+    def named(self) -> tuple[Candidate, ...]:
+        """The candidates without it."""
+        return tuple(one for one in self.candidates if one.function != COLLECTION)
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,8 @@ def tells_blocks(case: Case) -> bool:
 
 def find_grown(case: Case) -> Hot | None:
     """The candidate that the slow blocks have and the quick ones lack; the deepest that has it."""
-    blocks, spent = _divide(case), _spend(case)
-    if blocks is None or not spent.candidates:
+    blocks, spent = _divide(case), spend(case)
+    if blocks is None or not spent.named:
         return None
     best = _most_grown(blocks, spent)
     if best is None:
@@ -131,19 +154,19 @@ def find_grown(case: Case) -> Hot | None:
         slow_ns=slow,
         rest_ratio=(rest_slow + COST_FLOOR_NS) / (rest_quick + COST_FLOOR_NS),
         latency_ratio=blocks.latency_ratio,
-        share=_share(case, spent, best.block_ns * excess_ratio),
+        share=share_with(case, spent, best.block_ns * excess_ratio),
         grown_share=_grown_share(case, blocks),
     )
 
 
-def _most_grown(blocks: _Blocks, spent: _Spent) -> Candidate | None:
+def _most_grown(blocks: _Blocks, spent: Spent) -> Candidate | None:
     """Of those whose cost grew nearly as much as any did, the deepest."""
     grown = [
         blocks.cost(one.block_ns, blocks.slow) - blocks.cost(one.block_ns, blocks.quick)
-        for one in spent.candidates
+        for one in spent.named
     ]
     least = max(DEEPEST_RATIO * max(grown), 1.0)
-    leading = [one for one, more in zip(spent.candidates, grown, strict=True) if more >= least]
+    leading = [one for one, more in zip(spent.named, grown, strict=True) if more >= least]
     return max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
 
 
@@ -165,24 +188,24 @@ def find_uneven(case: Case) -> Uneven | None:
     answers are counted with an error of a few; and CPU time itself must vary as much, since where
     it is at its limit only the answers do.
     """
-    spent = _spend(case)
+    spent = spend(case)
     axis = case.aligned.axis
     answers = _answered(case, axis.sum_blocks(case.requests.arrivals))
-    if not tells_blocks(case) or answers.sum() < UNEVEN_ANSWERS_MIN or not spent.candidates:
+    if not tells_blocks(case) or answers.sum() < UNEVEN_ANSWERS_MIN or not spent.named:
         return None
     mean_ns = float(spent.whole_ns.sum() / answers.sum())
     excess_ns = min(_excess_ns(spent.whole_ns, answers, width) for width in (1, 2))
     if excess_ns < max(UNEVEN_RATIO_MIN * mean_ns, UNEVEN_NS_MIN):
         return None
     rest = spent.whole_ns - mean_ns * answers
-    together = [float((one.block_ns * rest).sum()) for one in spent.candidates]
+    together = [float((one.block_ns * rest).sum()) for one in spent.named]
     least = max(DEEPEST_RATIO * max(together), 1.0)
-    leading = [one for one, much in zip(spent.candidates, together, strict=True) if much >= least]
+    leading = [one for one, much in zip(spent.named, together, strict=True) if much >= least]
     best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
     if best is None:
         return None
     cost_ns = float(best.block_ns.sum()) / max(float(answers.sum()), 1.0)
-    hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, _share(case, spent, best.block_ns))
+    hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, share_with(case, spent, best.block_ns))
     return Uneven(hot, mean_ns + excess_ns, mean_ns)
 
 
@@ -201,12 +224,12 @@ def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:
 
 def find_largest(case: Case) -> Hot | None:
     """The candidate that costs most in itself, whatever it is compared with."""
-    spent = _spend(case)
-    if not spent.candidates:
+    spent = spend(case)
+    if not spent.named:
         return None
-    best = max(spent.candidates, key=lambda one: (one.own_ns, one.depth, one.name))
+    best = max(spent.named, key=lambda one: (one.own_ns, one.depth, one.name))
     mean = float(best.block_ns.sum()) / max(case.requests.answer_count, 1.0)
-    return Hot(best, mean, mean, 1.0, 1.0, _share(case, spent, best.block_ns))
+    return Hot(best, mean, mean, 1.0, 1.0, share_with(case, spent, best.block_ns))
 
 
 def _divide(case: Case) -> _Blocks | None:
@@ -235,7 +258,7 @@ def _answered(case: Case, arrivals: Reals) -> Reals:
     return np.asarray(np.maximum(arrivals - np.diff(in_flight[ends], prepend=in_flight[0]), 0.0))
 
 
-def _spend(case: Case) -> _Spent:
+def spend(case: Case) -> Spent:
     """Where the serving threads' CPU time went: to functions, or, without any stacks, threads.
 
     Python stacks where there are some; of threads that have none, the native ones.
@@ -256,13 +279,13 @@ def _spend(case: Case) -> _Spent:
             ns = sum_by(block[mine], timeline.ns[mine], count)
             name = name_thread(timeline.threads[thread], case.thread_names)
             found.append(Candidate("thread", name, ns, float(ns.sum()), 0.0))
-        return _Spent(whole_ns, whole_ns, tuple(found))
+        return Spent(whole_ns, whole_ns, tuple(found))
     served = serving[cpu.thread]
     mine = CpuByStack(
         cpu.frames, cpu.thread[served], cpu.slot[served], cpu.stack[served], cpu.ns[served]
     )
     attributed_ns = sum_by(mine.slot // SLOTS_PER_BLOCK, mine.ns, count)
-    return _Spent(whole_ns, attributed_ns, tuple(_functions(mine, count)))
+    return Spent(whole_ns, attributed_ns, tuple(_functions(mine, count)))
 
 
 def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
@@ -295,25 +318,22 @@ def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
 
 def _grown_share(case: Case, blocks: _Blocks) -> float:
     """Of the time that slow requests take longer than quick ones, what a function may explain."""
-    parts = (case.ledger.block_ns(_rows_behind_cpu(case)), case.whole_blocks)
+    parts = (case.ledger.block_ns(rows_behind_cpu(case)), case.whole_blocks)
     mine, whole = (blocks.cost(ns, blocks.slow) - blocks.cost(ns, blocks.quick) for ns in parts)
     return min(1.0, max(0.0, mine / whole)) if whole > 0 else 0.0
 
 
-def _share(case: Case, spent: _Spent, block_ns: Reals) -> Share:
+def share_with(case: Case, spent: Spent, block_ns: Reals) -> Share:
     """The part of the requests' time that goes with a part of the serving threads' CPU time.
 
     While a serving thread runs, requests on others wait for the interpreter or for its CPU: that
     time goes the same way. What is not attributed is shared like what is, where that is enough.
     """
-    enough = spent.attributed_ns >= ATTRIBUTED_MIN * spent.whole_ns
-    base_ns = np.where(enough, spent.attributed_ns, spent.whole_ns)
-    behind_ns = case.ledger.block_ns(_rows_behind_cpu(case))
-    part = np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0) * behind_ns
-    return share_of_blocks(part, case.whole_blocks)
+    behind_ns = case.ledger.block_ns(rows_behind_cpu(case))
+    return share_of_blocks(spent.ratio_of(block_ns) * behind_ns, case.whole_blocks)
 
 
-def _rows_behind_cpu(case: Case) -> Masks:
+def rows_behind_cpu(case: Case) -> Masks:
     """Time on a CPU, and waits for the interpreter or a CPU behind the service's own threads."""
     ledger = case.ledger
     serving = {name_thread(thread, case.thread_names) for thread in case.serving}

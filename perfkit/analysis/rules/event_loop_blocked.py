@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from perfkit.analysis._loops import Loop, find_loops, name_call, name_function
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
+from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.intervals import Share, share_of_blocks
 from perfkit.analysis.rules._rule import Rule, make_finding
@@ -32,7 +33,8 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     if not passes_gate(share) or len(loop.stalls) < STALL_COUNT_MIN:
         yield _reject(case, loop, share)
         return
-    yield _finding(case, loop, share)
+    finding = _finding(case, loop, share)
+    yield reject_for_collecting(case, finding) or finding
 
 
 def _reject(case: Case, loop: Loop, share: Share) -> Rejection:

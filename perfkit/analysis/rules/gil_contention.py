@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
+from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules._rule import Rule, make_finding
@@ -35,7 +36,9 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     if not passes_gate(share) or busy < INTERPRETER_BUSY_MIN:
         yield _reject(case, busy)
         return
-    yield _finding(case, busy)
+    finding = _finding(case, busy)
+    behind = reject_for_collecting(case, finding)
+    yield behind or finding
     runnable = case.share(State.RUNNABLE)
     if not passes_gate(runnable):
         yield Rejection(

@@ -16,6 +16,7 @@ from perfkit.analysis._hot import (
     tells_blocks,
 )
 from perfkit.analysis.case import Case
+from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.descriptors import retried_ratio
 from perfkit.analysis.halts import read_halts
@@ -48,22 +49,28 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         yield _retried(retried)
         return
     hot = find_grown(case)
-    if hot is not None and _has_grown(hot) and not _was_halted(case):
-        yield _finding(case, hot, is_grown=True)
-        yield from _look_alikes(case)
+    finding = _find(case, hot)
+    if finding is None:
+        is_untold = case.counts_requests and not tells_blocks(case)
+        yield _untold(case) if is_untold else _reject(hot)
         return
+    behind = reject_for_collecting(case, finding)
+    yield behind or finding
+    if behind is None:
+        yield from _look_alikes(case)
+
+
+def _find(case: Case, hot: Hot | None) -> Finding | None:
+    """What grew, else what is uneven, else, where the user says it is slow, what is largest."""
+    if hot is not None and _has_grown(hot) and not _was_halted(case):
+        return _finding(case, hot, is_grown=True)
     uneven = None if _was_halted(case) else find_uneven(case)
     if uneven is not None and passes_gate(uneven.hot.share):
-        yield _uneven_finding(case, uneven)
-        yield from _look_alikes(case)
-        return
+        return _uneven_finding(case, uneven)
     largest = find_largest(case) if case.said_slow else None
     if largest is not None and passes_gate(largest.share):
-        yield _finding(case, largest, is_grown=False)
-        yield from _look_alikes(case)
-        return
-    is_untold = case.counts_requests and not tells_blocks(case)
-    yield _untold(case) if is_untold else _reject(hot)
+        return _finding(case, largest, is_grown=False)
+    return None
 
 
 def _untold(case: Case) -> Rejection:

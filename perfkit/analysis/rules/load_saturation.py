@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from perfkit.analysis._hot import find_largest
 from perfkit.analysis.case import Case
+from perfkit.analysis.collecting import FLAG_SOURCE, find_collecting
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.correlate import is_slight
 from perfkit.analysis.rules._cpu import claims
@@ -76,6 +77,17 @@ def _reject_waste(case: Case) -> Rejection | None:
         why = "what the requests themselves do not cause comes first"
         return Rejection(
             RULE.id, f"share of time {words}", share, WASTE_MAX, "ratio", STAGE_SOURCE, why
+        )
+    collecting = find_collecting(case)
+    if collecting is not None and passes_gate(collecting.share):
+        return Rejection(
+            RULE.id,
+            "part of the service's CPU time that is garbage collection",
+            collecting.cpu_ratio,
+            WASTE_MAX,
+            "ratio",
+            FLAG_SOURCE,
+            "without it the service could serve more: gc_pause comes first",
         )
     claim = next(iter(claims(case)), None)
     if claim is not None:
