@@ -80,11 +80,13 @@ int pk_process_list_fds(const char *proc_root, int32_t pid, size_t limit, pk_pro
         }
         pk_process_fd *item = &list[count];
         ssize_t size = readlinkat(dirfd(folder), found->d_name, item->link, sizeof item->link);
-        if (size >= 0) { /* else it was closed in between */
+        if (size >= 0) {
             item->fd = pk_procfile_parse_id(found->d_name);
             item->size_bytes = (uint32_t)size;
             count++;
-        }
+        } else if (errno == EACCES || errno == EPERM) {
+            error = errno; /* who may list may not always see where they lead to */
+        } /* else it was closed in between */
     }
     closedir(folder);
     if (error != 0) {

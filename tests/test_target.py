@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -340,6 +342,23 @@ def test_closed_processes_are_not_taken_for_absent(spawn: Spawn) -> None:
     words, _ = resolve_as_nobody(None)
 
     assert re.search(r"was found \(\d+ processes are closed to this user; root or CAP_", words)
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("needs_root")
+def test_descriptors_that_may_be_listed_but_not_followed_are_refused() -> None:
+    """Root without CAP_SYS_PTRACE lists the descriptors of who has it, and sees none of their ends.
+
+    So it is for root in a container; an empty list would say that nothing is open.
+    """
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv (util-linux)")
+    source = f"from perfkit import _native; _native.list_fds('/proc', {os.getpid()}, 100)"
+    without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", source)
+
+    ended = subprocess.run(without, capture_output=True, text=True, check=False)
+
+    assert "PermissionError" in ended.stderr, ended
 
 
 def build_crowd(root: Path, count: int) -> None:
