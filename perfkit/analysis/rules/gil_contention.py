@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from perfkit.analysis._hot import spend
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
 from perfkit.analysis.collecting import reject_for_collecting
@@ -17,6 +18,8 @@ from perfkit.units import to_percent
 
 # An interpreter whose threads together run less than this much of a core is not short of its lock.
 INTERPRETER_BUSY_MIN = 0.5
+# A function is named instead of serving threads where it has so much of their CPU time in itself.
+FUNCTION_RATIO_MIN = 0.5
 # A holder is named when this much of the waiting is charged to it.
 HOLDER_SHARE_MIN = 0.5
 
@@ -155,7 +158,14 @@ def _finding(case: Case, busy: float) -> Finding:
             )
         )
     title = "Requests wait for the Python interpreter lock (GIL)"
-    if named:
+    function, ratio = "", 0.0
+    if not named or holder.serves:
+        function, ratio = _main_function(case)
+    if function:
+        metric = f"part of the serving threads' CPU time in {function}"
+        evidence.append(Evidence(metric, ratio, None, "ratio", "Python stacks, schedstat"))
+        title = f"{title}, which {function} keeps"
+    elif named:
         kind = "a serving thread" if holder.serves else "a background thread"
         title = f"{holder.name}, {kind}, holds the GIL while requests wait"
     strength = 0.9 if named and not holder.serves else 0.7
@@ -165,8 +175,36 @@ def _finding(case: Case, busy: float) -> Finding:
         title=title[:1].upper() + title[1:],
         share=_share(case),
         confidence=strength * min(1.0, 0.5 + busy / 2),
-        culprit=Culprit("thread", holder.name) if named else Culprit("none"),
+        culprit=_culprit(function, holder.name if named else ""),
         evidence=tuple(evidence),
+        fix=_fix(function, is_named=named),
+    )
+
+
+def _main_function(case: Case) -> tuple[str, float]:
+    """What the serving threads compute, where most of it is one function; its part, 0..1."""
+    spent = spend(case)
+    whole_ns = float(spent.attributed_ns.sum())
+    best = max(spent.named, key=lambda one: (one.own_ns, one.depth, one.name), default=None)
+    if best is None or best.kind != "function" or best.own_ns < FUNCTION_RATIO_MIN * whole_ns:
+        return "", 0.0
+    return best.name, best.own_ns / whole_ns
+
+
+def _culprit(function: str, thread: str) -> Culprit:
+    if function:
+        return Culprit("function", function)
+    return Culprit("thread", thread) if thread else Culprit("none")
+
+
+def _fix(function: str, *, is_named: bool) -> str:
+    """The rule's own words, where there is a thread that they speak of."""
+    if is_named and not function:
+        return ""
+    what = f"make {function} do less" if function else "see what computes (perfkit flame)"
+    return (
+        f"{what}, or move it out of this process (multiprocessing, a job queue), or into code "
+        "that releases the GIL"
     )
 
 
