@@ -89,6 +89,9 @@ class Budget(Struct, frozen=True):
 
     `requests` rows sum to the time that requests were in flight, `threads` rows to the busy time of
     the serving threads. None means that it could not be counted.
+
+    `in_flight_error_ratio` is half the 90 % interval of the mean in flight, and so of the latency,
+    as a part of it: requests are met now and then. 0: every one of them is timed by the kernel.
     """
 
     requests: tuple[BudgetRow, ...] = ()
@@ -98,6 +101,7 @@ class Budget(Struct, frozen=True):
     latency_mean_ms: float | None = None
     busy_threads_mean: float | None = None
     undetermined_share: float = 0.0
+    in_flight_error_ratio: float | None = None
 
 
 class Verdict(Struct, frozen=True):

@@ -42,9 +42,10 @@ def met(in_flight: Reals, gap_ns: float) -> Requests:
     nothing = np.zeros(AXIS.slot_count)
     return Requests(
         counted=True,
+        timed=True,
         in_flight=in_flight,
         undetermined=nothing,
-        arrivals=nothing,
+        arrivals=np.ones(AXIS.slot_count),
         arrival_gap_ns=gap_ns,
         answer_count=100.0,
         unread=nothing,

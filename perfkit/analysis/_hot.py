@@ -318,7 +318,7 @@ def _functions(cpu: CpuByStack, block_count: int) -> list[Candidate]:
 
 def _grown_share(case: Case, blocks: _Blocks) -> float:
     """Of the time that slow requests take longer than quick ones, what a function may explain."""
-    parts = (case.ledger.block_ns(rows_behind_cpu(case)), case.whole_blocks)
+    parts = (case.ledger.block_ns(rows_behind_cpu(case)), case.counted_blocks)
     mine, whole = (blocks.cost(ns, blocks.slow) - blocks.cost(ns, blocks.quick) for ns in parts)
     return min(1.0, max(0.0, mine / whole)) if whole > 0 else 0.0
 

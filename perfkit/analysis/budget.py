@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from perfkit.analysis.case import Case
+from perfkit.analysis.intervals import NORMAL_90
 from perfkit.analysis.ledger import Ledger
 from perfkit.analysis.states import STATE_WORDS, State
 from perfkit.findings import Budget, BudgetRow
@@ -27,7 +30,7 @@ def make_budget(case: Case) -> Budget:
     requests = case.requests
     rate = requests.answer_count / window_s
     mean = case.requests_ledger.total_ns() / case.window_ns
-    counted = requests.counted
+    counted = requests.counted and requests.timed
     return Budget(
         requests=_rows(case.requests_ledger) if counted else (),
         threads=_rows(case.threads),
@@ -36,7 +39,16 @@ def make_budget(case: Case) -> Budget:
         latency_mean_ms=mean / rate * 1e3 if counted and rate > 0 else None,
         busy_threads_mean=case.working_ns / case.window_ns,
         undetermined_share=requests.undetermined_share,
+        in_flight_error_ratio=_error_ratio(case) if counted else None,
     )
+
+
+def _error_ratio(case: Case) -> float | None:
+    """What chance leaves open: each request is met once a gap between polls (Poisson)."""
+    met_ns = float((case.requests.in_flight * case.aligned.axis.slot_ns).sum())
+    if met_ns <= 0 or case.requests.answer_count < 1:
+        return None
+    return NORMAL_90 * math.sqrt(case.requests.arrival_gap_ns / met_ns)
 
 
 def _rows(ledger: Ledger) -> tuple[BudgetRow, ...]:

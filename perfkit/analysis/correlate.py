@@ -173,10 +173,19 @@ def _word_ties(findings: list[Finding]) -> str:
 
 
 def _nothing_unusual(case: Case) -> str:
-    """What may be said where nothing was found: less, where most waits are for peers not known."""
-    if not case.hides_peers:
-        return "Nothing unusual."
-    return "Nothing unusual was seen, but who is waited for is not known (see Not checked)."
+    """What may be said where nothing was found: less, where much of it was not seen."""
+    seen = "Nothing unusual was seen, but"
+    if case.hides_peers:
+        return f"{seen} who is waited for is not known (see Not checked)."
+    if case.requests.counted and not case.requests.timed:
+        return f"{seen} its requests could not be counted (see Not checked)."
+    unseen = case.ledger.share(State.UNSEEN_WAIT)
+    if unseen >= UNSEEN_SHARE:
+        return (
+            f"{seen} requests spend {to_percent(unseen)} of their time in waits that are not seen "
+            "from outside (timers, locks and queues of an event loop)."
+        )
+    return "Nothing unusual."
 
 
 def _composition(case: Case) -> str:

@@ -6,13 +6,14 @@ others. A span is as many blocks as hold enough answers to say how long a reques
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfkit.analysis.align import BLOCK_NS, SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Masks, Reals, sum_by
+from perfkit.analysis.intervals import NORMAL_90
 from perfkit.analysis.states import State
 
 # A span has so many answers on average, and so many polls that found a request in flight.
@@ -42,13 +43,17 @@ Key = tuple[State, str]
 
 @dataclass(frozen=True)
 class Spans:
-    """Booked time per (key, span), and per span the answers, the CPU time and the length."""
+    """Booked time per (key, span), and per span the answers, the CPU time and the length.
+
+    `gap_ns` is how far apart a request in flight is met; 0 where its times are exact.
+    """
 
     keys: tuple[Key, ...]
     ns: Reals
     answers: Reals
     cpu_ns: Reals
     length_ns: float
+    gap_ns: float = 0.0
 
     def take(self, chosen: Masks) -> Spans:
         """Some of the spans."""
@@ -58,6 +63,7 @@ class Spans:
             self.answers[chosen],
             self.cpu_ns[chosen],
             self.length_ns,
+            self.gap_ns,
         )
 
     def per_answer(self, ns: Reals) -> float:
@@ -117,7 +123,8 @@ def read_spans(case: Case) -> Spans | None:
         :count
     ]
     summed = answers[: count * size].reshape(count, size).sum(axis=1)
-    return Spans(keys, ns, np.asarray(summed), cpu, float(size * BLOCK_NS))
+    length_ns = float(size * BLOCK_NS)
+    return Spans(keys, ns, np.asarray(summed), cpu, length_ns, case.requests.arrival_gap_ns)
 
 
 def split_fast(spans: Spans) -> tuple[Spans, Spans] | None:
@@ -167,7 +174,7 @@ def _rename(spans: Spans, other: Spans, known: set[State]) -> Spans:
     ns = np.zeros((len(keys), len(spans.answers)))
     for key, row in zip(spans.keys, spans.ns, strict=True):
         ns[keys.index(named(key))] += row
-    return Spans(keys, ns, spans.answers, spans.cpu_ns, spans.length_ns)
+    return replace(spans, keys=keys, ns=ns)
 
 
 def asked_more(slow: Spans, fast: Spans) -> bool:
@@ -191,10 +198,26 @@ def find_growth(slow: Spans, fast: Spans) -> tuple[Grown, ...]:
 
 
 def _intervals(slow: Spans, fast: Spans) -> tuple[Reals, Reals]:
-    """90 % intervals of the growth of each key, by drawing spans of both parts again."""
+    """90 % intervals of the growth of each key: by drawing spans of both parts again.
+
+    A few spans hardly differ by chance, so never narrower than how often requests were met allows.
+    """
     drawn = [_draw(part) for part in (slow, fast)]
     low, high = np.percentile(drawn[0] - drawn[1], [5.0, 95.0], axis=1)
-    return np.asarray(low), np.asarray(high)
+    grown = np.array(
+        [
+            slow.per_answer(now) - fast.per_answer(then)
+            for now, then in zip(slow.ns, fast.ns, strict=True)
+        ]
+    )
+    reach = NORMAL_90 * np.sqrt(_met_variance(slow) + _met_variance(fast))
+    return np.minimum(low, grown - reach), np.maximum(high, grown + reach)
+
+
+def _met_variance(spans: Spans) -> Reals:
+    """Of the time per answer of each key: a request in flight is met once a gap (Poisson)."""
+    answers = max(float(spans.answers.sum()), 1.0)
+    return np.asarray(spans.ns.sum(axis=1) * spans.gap_ns / answers**2)
 
 
 def _draw(spans: Spans) -> Reals:

@@ -14,6 +14,8 @@ from perfkit.analysis.columns import Reals
 RESAMPLE_COUNT = 200
 _SEED = 1
 _LOW, _HIGH = 5.0, 95.0
+# A 90 % interval of what is normal reaches so many standard deviations to either side.
+NORMAL_90 = 1.645
 
 
 class Share(Struct, frozen=True):

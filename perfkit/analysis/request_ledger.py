@@ -42,7 +42,9 @@ def request_ledger(threads: Ledger, requests: Requests, idle: Reals) -> Ledger:
     labels = Labels(threads.labels)
     carried = _carried(threads)
     in_flight_ns = axis.sum_blocks(requests.in_flight * axis.slot_ns)
-    width = _blocks_to_know(in_flight_ns, requests.arrival_gap_ns)
+    is_told = float(requests.arrivals.sum()) > 0
+    gap_ns = requests.arrival_gap_ns
+    width = _blocks_to_know(in_flight_ns, gap_ns) if is_told else EVENED_BLOCKS_MAX
     wanted_ns = _even_out(in_flight_ns, _by_block(axis, carried[0], carried[3]), width)
     kept = _fit(axis, carried, _quick_first(axis, requests, labels), wanted_ns)
     excess_ns = np.maximum(wanted_ns - _by_block(axis, kept[0], kept[3]), 0.0)
@@ -72,7 +74,7 @@ def _blocks_to_know(in_flight_ns: Reals, gap_ns: float) -> int:
     """
     met_per_block = float(in_flight_ns.mean()) / gap_ns if gap_ns > 0 else MET_COUNT_MIN
     wanted = MET_COUNT_MIN / max(met_per_block, MET_COUNT_MIN / EVENED_BLOCKS_MAX)
-    return math.ceil(wanted)
+    return max(1, math.ceil(wanted))
 
 
 def _even_out(in_flight_ns: Reals, busy_ns: Reals, width: int) -> Reals:

@@ -72,12 +72,14 @@ class Requests:
     """Per slot: requests in flight, sockets undecided, questions taken in; and the peers.
 
     `counted` is False where the service has no accepted TCP socket: then only its threads tell.
+    `timed` is False where the ages of their data are refused: then no request was seen, if any.
     `arrival_gap_ns` is how far apart a socket's counts were read, on average over the questions:
     their times are known to no finer, which is seconds where thousands of sockets are read in turn.
     `calls` are those over connections of one question, of which `peers` tell too.
     """
 
     counted: bool
+    timed: bool
     in_flight: Reals
     undetermined: Reals
     arrivals: Reals
@@ -113,6 +115,7 @@ def read_requests(aligned: Aligned) -> Requests:
     answered = grown(rows.socket, rows.answered) + closed.count
     return Requests(
         counted=len(rows.socket) > 0 or closed.count > 0,
+        timed=bool(np.any((rows.asked_age >= 0) | (rows.answered_age >= 0))) or closed.count > 0,
         in_flight=_mean(axis, rows, state == PENDING) + closed.in_flight(axis),
         undetermined=_mean(axis, rows, state == UNDETERMINED),
         arrivals=arrivals,

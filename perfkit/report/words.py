@@ -37,6 +37,8 @@ SHARE_ROUNDED_MIN = 0.095
 MOSTLY_RATIO = 0.8
 # From this part of the time on that was not seen, rights are what lacks, not a longer window.
 UNSEEN_SHARE = 0.5
+# A number that chance leaves open by this much of it is shown with that.
+ABOUT_RATIO = 0.1
 # Advice that begins so is a command: it is set apart and never wrapped.
 COMMAND_PREFIX = "perfkit "
 _NAMED = re.compile(r"named with --pid( \(\d+ processes\))?")
@@ -175,10 +177,13 @@ def word_load(report: Report) -> str:
     words = []
     if budget.answers_per_second is not None:
         words.append(f"{to_number(budget.answers_per_second)} answers/s")
+    error = budget.in_flight_error_ratio or 0.0
+    about = "about " if error >= ABOUT_RATIO else ""
     if budget.in_flight_mean is not None:
-        words.append(f"{to_number(budget.in_flight_mean)} in flight")
+        words.append(f"{about}{to_number(budget.in_flight_mean)} in flight")
     if budget.latency_mean_ms is not None:
-        words.append(f"{to_duration(budget.latency_mean_ms / 1e3)} mean")
+        known = f" (+-{100 * error:.0f} %)" if about else ""
+        words.append(f"{about}{to_duration(budget.latency_mean_ms / 1e3)} mean{known}")
     if budget.busy_threads_mean is not None and budget.in_flight_mean is None:
         most = "at most " if _is_unseen(report) else ""
         words.append(f"{most}{to_number(budget.busy_threads_mean)} busy threads")

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from perfkit.analysis.align import SLOTS_PER_BLOCK
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import Reals, sum_by
+from perfkit.analysis.columns import Reals
 from perfkit.analysis.compare import passes_gate
 from perfkit.analysis.halts import Halt, read_halts
 from perfkit.analysis.intervals import Share, share_of_blocks
@@ -42,12 +41,12 @@ def _share(case: Case, halts: tuple[Halt, ...]) -> Share:
     ratios = [ratio_of.get(pid, nothing) for pid in serving]
     all_halted = np.minimum.reduce(ratios) if ratios else nothing
     halted_ns = all_halted * axis.slot_ns
-    whole = case.whole_blocks
+    whole = case.counted_blocks
     halted_ns = halted_ns * (
         case.requests.in_flight if case.counts_requests else max(1, len(case.serving))
     )
     part = np.maximum(
-        sum_by(np.arange(axis.slot_count) // SLOTS_PER_BLOCK, halted_ns, axis.block_count),
+        axis.sum_blocks(halted_ns),
         case.ledger.block_ns(case.ledger.rows_where(State.STOPPED)),
     )
     return _bounded(case, part, whole)
