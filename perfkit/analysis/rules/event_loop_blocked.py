@@ -64,7 +64,9 @@ def _finding(case: Case, loop: Loop, share: Share) -> Finding:
     is_call = computing < loop.stalled_ns / 2
     evidence = (
         Evidence("times that the event loop stood still", len(lasted), 0.0, "", SOURCE),
-        Evidence("median time of it", lasted[len(lasted) // 2] / 1e6, None, "ms", SOURCE),
+        Evidence(
+            "median time of it, as far as seen", lasted[len(lasted) // 2] / 1e6, None, "ms", SOURCE
+        ),
         Evidence(
             f"share of the window, most of it {call}",
             loop.stalled_ns / case.window_ns,
