@@ -10,6 +10,7 @@ enum {
     RESTLESS_INTERVALS = 3, /* so long a change keeps listings for when inodes were just read */
 };
 
+static const int64_t PROMPT_NS = 1000000000;
 static const int64_t LAST_LISTING_NS_MAX = 100000000; /* the end of a window waits for it */
 static const int64_t GONE_KEPT_NS = 2000000000; /* the kernel may tell of the end a little later */
 
@@ -124,6 +125,7 @@ static void tell_closed(struct pk_socket_recorder *recorder, const struct pk_soc
     memcpy(row + PK_CLOSED_COUNTERS, fact->counters + PK_SOCKET_LAST_SENT_MS,
            (PK_SOCKET_COUNTER_COUNT - PK_SOCKET_LAST_SENT_MS) * sizeof *row);
     pk_socket_rows_append(&recorder->fresh.closed, row);
+    recorder->prompt_until_ns = row[PK_IDENTITY_FIRST_SEEN_NS] + PROMPT_NS;
 }
 
 static enum pk_socket_role role_of_closed(struct pk_socket_recorder *recorder,
@@ -319,6 +321,12 @@ static uint32_t read_connections(struct pk_socket_recorder *recorder)
         read_order(recorder, &recorder->table.connections, recorder->cursor, end);
     recorder->cursor = end;
     return read_count;
+}
+
+void pk_socket_recorder_hear(struct pk_socket_recorder *recorder)
+{
+    recorder->now_ns = pk_clock_ns();
+    pk_socket_query_drain_closed(&recorder->query, CLOSED_LIMIT, visit_closed, recorder);
 }
 
 void pk_socket_recorder_poll(struct pk_socket_recorder *recorder)

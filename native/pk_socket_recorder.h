@@ -21,6 +21,7 @@ struct pk_socket_recorder {
     int64_t next_accept_ns;
     bool has_inodes;           /* they were told before */
     int64_t restless_until_ns; /* the service has opened or closed sockets of late */
+    int64_t prompt_until_ns;   /* its connections end of late, so notices are read promptly */
     uint32_t gone_count;
     bool is_counting;      /* the last listing told counters too, */
     bool has_counted;      /* or one before it; */
@@ -40,6 +41,10 @@ void pk_socket_recorder_set_inodes(struct pk_socket_recorder *recorder, const in
 
 /* Discovers and reads once. What it costs is booked by the caller, who sees all of it. */
 void pk_socket_recorder_poll(struct pk_socket_recorder *recorder);
+
+/* Reads what has ended since, between polls: notices do not tell when it was, only the ages of data
+ * at that moment, so they are worth as much as they are fresh. */
+void pk_socket_recorder_hear(struct pk_socket_recorder *recorder);
 
 /* Writes every open run and every identity that was held back. */
 void pk_socket_recorder_flush(struct pk_socket_recorder *recorder);

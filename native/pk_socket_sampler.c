@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static const int64_t START_WAIT_NS = 1000000000;
+static const int64_t HEAR_INTERVAL_NS = 40000000;
 enum { JITTER_PERCENT = 20, STACK_BYTES = 512 * 1024 };
 
 struct pk_socket_sampler {
@@ -130,6 +131,25 @@ static void fetch_orders(struct pk_socket_sampler *sampler)
     }
 }
 
+/* Under the lock: waits for the next poll, or to be called. Where connections end, what has ended
+ * is read meanwhile. */
+static void wait_for_poll(struct pk_socket_sampler *sampler, int64_t next_ns)
+{
+    struct pk_socket_recorder *recorder = &sampler->recorder;
+    int64_t now_ns = pk_clock_ns();
+    while (now_ns < recorder->prompt_until_ns && now_ns + HEAR_INTERVAL_NS < next_ns) {
+        wait_until(sampler, &sampler->is_called, now_ns + HEAR_INTERVAL_NS);
+        if (sampler->is_called) {
+            return;
+        }
+        pthread_mutex_unlock(&sampler->lock);
+        pk_socket_recorder_hear(recorder);
+        pthread_mutex_lock(&sampler->lock);
+        now_ns = pk_clock_ns();
+    }
+    wait_until(sampler, &sampler->is_called, next_ns);
+}
+
 static void poll_until_stopped(struct pk_socket_sampler *sampler)
 {
     struct pk_socket_recorder *recorder = &sampler->recorder;
@@ -146,7 +166,7 @@ static void poll_until_stopped(struct pk_socket_sampler *sampler)
         share(sampler);
         const int64_t next_ns = plan_next(recorder, &slot_ns);
         pthread_mutex_lock(&sampler->lock);
-        wait_until(sampler, &sampler->is_called, next_ns);
+        wait_for_poll(sampler, next_ns);
         sampler->is_called = false;
     }
     pthread_mutex_unlock(&sampler->lock);

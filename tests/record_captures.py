@@ -3,6 +3,7 @@
 Each is a real run of the demo service, cut to a few seconds and redacted: host, paths and boot id
 say nothing of the machine it was made on but its CPU, its cores and its kernel. Run it on a quiet
 machine, as root; NAME picks some, such as `cpu_throttled.fires.threads`.
+`--from FILE NAME` takes the capture of another service, such as `foreign/run.py --keep` leaves.
 """
 
 from __future__ import annotations
@@ -106,7 +107,12 @@ def record(name: str, arguments: list[str]) -> None:
         command = f"{find_perfkit()} record . --pid {{pid}} --seconds {seconds} -o {raw}"
         run = [sys.executable, "-m", "perfkit.demo", "run", *arguments, "--exec", command]
         subprocess.run(run, check=True)
-        packed = codec.encode(redact(codec.decode(raw.read_bytes())), COMPRESSION_LEVEL)
+        keep(name, raw)
+
+
+def keep(name: str, raw: Path) -> None:
+    """Writes a capture, redacted."""
+    packed = codec.encode(redact(codec.decode(raw.read_bytes())), COMPRESSION_LEVEL)
     if len(packed) > SIZE_LIMIT_BYTES:
         raise SystemExit(f"{name}: {len(packed)} bytes is over the limit of {SIZE_LIMIT_BYTES}")
     FOLDER.mkdir(exist_ok=True)
@@ -122,4 +128,7 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--from"]:
+        keep(sys.argv[3], Path(sys.argv[2]))
+    else:
+        main(sys.argv[1:])

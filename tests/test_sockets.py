@@ -280,6 +280,26 @@ def test_every_short_connection_is_counted(spawn: Spawn) -> None:
     assert len(set(seen.column("socket_closed", "peer"))) == 300
 
 
+def test_the_end_of_a_short_connection_is_told_within_moments(spawn: Spawn) -> None:
+    """The ages of its data hold for the moment of its end, which is known as soon as it is read."""
+    server = spawn(ECHO, "loopback")
+    closed: list[int] = []
+
+    def act() -> None:
+        time.sleep(0.3)
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", port_of(server))) as client:
+                client.sendall(b"12345")
+                client.recv(5)
+            closed.append(time.monotonic_ns())
+            time.sleep(0.06)
+
+    told = sorted(int(t) for t in record(server.pid, act).column("socket_closed", "t_ns"))
+    late_ms = sorted((one - true) / 1e6 for one, true in zip(told, closed, strict=True))
+
+    assert late_ms[len(late_ms) * 9 // 10] < 50, late_ms
+
+
 def test_connections_opened_for_one_call_are_told_once_their_peer_is_known(spawn: Spawn) -> None:
     """All that led where the service was met calling are told, those of before it was met too."""
     asked, others = spawn(callers.UPSTREAM), spawn(callers.UPSTREAM)

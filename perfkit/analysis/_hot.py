@@ -198,7 +198,7 @@ def find_uneven(case: Case) -> Uneven | None:
     if excess_ns < max(UNEVEN_RATIO_MIN * mean_ns, UNEVEN_NS_MIN):
         return None
     rest = spent.whole_ns - mean_ns * answers
-    together = [float((one.block_ns * rest).sum()) for one in spent.named]
+    together = [float((_beyond(one.block_ns, answers) * rest).sum()) for one in spent.named]
     least = max(DEEPEST_RATIO * max(together), 1.0)
     leading = [one for one, much in zip(spent.named, together, strict=True) if much >= least]
     best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
@@ -207,6 +207,11 @@ def find_uneven(case: Case) -> Uneven | None:
     cost_ns = float(best.block_ns.sum()) / max(float(answers.sum()), 1.0)
     hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, share_with(case, spent, best.block_ns))
     return Uneven(hot, mean_ns + excess_ns, mean_ns)
+
+
+def _beyond(block_ns: Reals, answers: Reals) -> Reals:
+    """CPU time per block less what as many answers cost on average."""
+    return np.asarray(block_ns - answers * (block_ns.sum() / max(float(answers.sum()), 1.0)))
 
 
 def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:

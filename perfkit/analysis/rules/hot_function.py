@@ -13,8 +13,11 @@ from perfkit.analysis._hot import (
     find_grown,
     find_largest,
     find_uneven,
+    share_with,
+    spend,
     tells_blocks,
 )
+from perfkit.analysis._long_requests import LongRequests, find_long
 from perfkit.analysis.case import Case
 from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
@@ -61,9 +64,12 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
 
 
 def _find(case: Case, hot: Hot | None) -> Finding | None:
-    """What grew, else what is uneven, else, where the user says it is slow, what is largest."""
+    """What grew, else what long requests have, else what is uneven, else what is largest."""
     if hot is not None and _has_grown(hot) and not _was_halted(case):
         return _finding(case, hot, is_grown=True)
+    long = None if _was_halted(case) else find_long(case)
+    if long is not None and passes_gate(share_with(case, spend(case), long.candidate.block_ns)):
+        return _long_finding(case, long)
     uneven = None if _was_halted(case) else find_uneven(case)
     if uneven is not None and passes_gate(uneven.hot.share):
         return _uneven_finding(case, uneven)
@@ -181,6 +187,35 @@ def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
     )
 
 
+def _long_finding(case: Case, long: LongRequests) -> Finding:
+    name = long.candidate.name
+    return make_finding(
+        case,
+        RULE,
+        title=f"{name} takes the CPU time of the requests that take long",
+        share=share_with(case, spend(case), long.candidate.block_ns),
+        confidence=0.85,
+        culprit=Culprit("function", name),
+        evidence=(
+            Evidence(
+                f"time of one of the {to_percent(long.ratio)} of requests that take long",
+                long.long_ns / 1e6,
+                long.usual_ns / 1e6,
+                "ms",
+                "TCP_INFO ages at the end of each connection, against the median",
+            ),
+            Evidence(
+                f"part of the CPU time of {name} while one of those is in flight",
+                long.inside_ratio,
+                long.covered_ratio,
+                "ratio",
+                f"{SOURCE}, against the part of the window",
+            ),
+            *_around(case, long.candidate),
+        ),
+    )
+
+
 def _uneven_finding(case: Case, uneven: Uneven) -> Finding:
     candidate = uneven.hot.candidate
     is_function = candidate.kind == "function"
@@ -270,6 +305,8 @@ RULE = Rule(
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
         "that in the quickest third, and grew more than everything else did; and of what slow\n"
         "requests take longer, 30 % or more is time on a CPU or behind its own threads.\n"
+        "Or: a part of the requests, each over a connection of its own, takes twice the usual\n"
+        "time and more, and it runs while one of those is in flight, and hardly ever else.\n"
         "Or: a few requests cost most of the CPU time, by its spread over the window, and it is\n"
         "hot when they come.\n"
         "Not this: a function that costs the same throughout is what the service does. A thread\n"
