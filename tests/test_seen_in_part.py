@@ -124,3 +124,15 @@ def test_a_function_is_named_where_serving_threads_hold_the_interpreter() -> Non
     assert (holder.culprit.kind, found.culprit.kind) == ("thread", "function")
     assert found.culprit.name in found.title
     assert found.culprit.name in found.fix
+
+
+def test_waits_for_the_lock_behind_a_grown_function_are_no_cause() -> None:
+    """The function that requests run comes first; who waits for the lock meanwhile is its echo."""
+    names = ("hot_function", "gil_contention")
+    own, other = (build_case(read(f"{name}.fires.threads")) for name in names)
+
+    echo, cause = (gil_contention._reject_for_function(one) for one in (own, other))
+
+    assert cause is None
+    assert echo is not None
+    assert "expand_synonyms" in echo.why

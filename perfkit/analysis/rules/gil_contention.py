@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from perfkit.analysis._grown import find_proven
 from perfkit.analysis._hot import spend
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
@@ -40,8 +41,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         yield _reject(case, busy)
         return
     finding = _finding(case, busy)
-    behind = reject_for_collecting(case, finding)
-    yield behind or finding
+    yield reject_for_collecting(case, finding) or _reject_for_function(case) or finding
     runnable = case.share(State.RUNNABLE)
     if not passes_gate(runnable):
         yield Rejection(
@@ -64,6 +64,25 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
             "futex addresses outside _PyRuntime",
             "the futex words waited on are the interpreter's own",
         )
+
+
+def _reject_for_function(case: Case) -> Rejection | None:
+    """Where the requests' own function keeps the lock, their waits for it are only its echo."""
+    holder = _holder(case)
+    if not holder.serves and holder.share >= HOLDER_SHARE_MIN:
+        return None
+    hot = find_proven(case)
+    if hot is None:
+        return None
+    return Rejection(
+        RULE.id,
+        "share of the waiting that is charged to threads that serve nobody",
+        0.0 if holder.serves else holder.share,
+        HOLDER_SHARE_MIN,
+        "ratio",
+        "schedstat, who ran meanwhile",
+        f"{hot.candidate.name} keeps the lock in slow requests: hot_function comes first",
+    )
 
 
 def _share(case: Case) -> Share:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perfkit.analysis._grown import (
+    AGAINST_REST_MIN,
+    GROWN_SHARE_MIN,
+    GROWTH_MIN,
+    LATENCY_GROWTH_MIN,
+    has_grown,
+    was_halted,
+)
 from perfkit.analysis._hot import (
     COUNTED_HERTZ_MIN,
     Candidate,
@@ -22,20 +30,12 @@ from perfkit.analysis.case import Case
 from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.descriptors import retried_ratio
-from perfkit.analysis.halts import read_halts
 from perfkit.analysis.own_code import look_around
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
 from perfkit.units import to_percent
 
-GROWTH_MIN = 2.0
-# The function must have grown beyond everything else, or it is only load.
-AGAINST_REST_MIN = 1.5
-LATENCY_GROWTH_MIN = 1.3
-# Requests that are slow because nothing runs (stopped, throttled) are not slow by a function.
-GROWN_SHARE_MIN = 0.3
-HALTED_RATIO_MAX = 0.05
 # A process that fails and tries again burns CPU time by that.
 RETRIED_RATIO_MAX = 0.5
 # What a function calls, or who calls it, is told from this part of its time on.
@@ -65,12 +65,12 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
 
 def _find(case: Case, hot: Hot | None) -> Finding | None:
     """What grew, else what long requests have, else what is uneven, else what is largest."""
-    if hot is not None and _has_grown(hot) and not _was_halted(case):
+    if hot is not None and has_grown(hot) and not was_halted(case):
         return _finding(case, hot, is_grown=True)
-    long = None if _was_halted(case) else find_long(case)
+    long = None if was_halted(case) else find_long(case)
     if long is not None and passes_gate(share_with(case, spend(case), long.candidate.block_ns)):
         return _long_finding(case, long)
-    uneven = None if _was_halted(case) else find_uneven(case)
+    uneven = None if was_halted(case) else find_uneven(case)
     if uneven is not None and passes_gate(uneven.hot.share):
         return _uneven_finding(case, uneven)
     largest = find_largest(case) if case.said_slow else None
@@ -100,23 +100,6 @@ def _retried(ratio: float) -> Rejection:
         "ratio",
         "schedstat, /proc/PID/fd",
         "what fails for want of one is tried again: fd_exhausted comes first",
-    )
-
-
-def _was_halted(case: Case) -> bool:
-    """Whether it stood still for a part of the window: then its seconds are not alike."""
-    axis = case.aligned.axis
-    halts = read_halts(case.aligned, case.timeline)
-    return any(halt.window_ratio(axis) >= HALTED_RATIO_MAX for halt in halts)
-
-
-def _has_grown(hot: Hot) -> bool:
-    return (
-        passes_gate(hot.share)
-        and hot.ratio >= GROWTH_MIN
-        and hot.ratio >= AGAINST_REST_MIN * hot.rest_ratio
-        and hot.grown_share >= GROWN_SHARE_MIN
-        and hot.latency_ratio >= LATENCY_GROWTH_MIN
     )
 
 
