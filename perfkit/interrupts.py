@@ -1,7 +1,12 @@
 """What SIGINT does while a program loads, and once it runs."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what is loaded here is loaded while SIGINT still leaves a traceback
+    from collections.abc import Callable
 
 # What `signal` is made of: it is built in and loads in one step, which nothing can interrupt.
 signal = __import__("_signal")
