@@ -86,7 +86,7 @@ print(flush=True)
 deep(900)
 """
 COLLECTING = """
-import gc, time
+import gc, random, time
 kept = [[number, {}] for number in range(150_000)]
 def evict():
     begin = time.thread_time_ns()
@@ -96,7 +96,8 @@ def think(nanoseconds):
     end = time.thread_time_ns() + nanoseconds
     while time.thread_time_ns() < end: pass
 print(flush=True)
-while True: think(evict() // 3)
+# Of no fixed length, so that looks at a fixed rate do not keep step with it.
+while True: think(int(evict() / 3 * random.uniform(0, 2)))
 """
 BORN = """
 import threading, time
@@ -215,16 +216,19 @@ def test_python_stacks_charge_functions_what_they_used(version: str) -> None:
 
 @VERSIONS
 def test_the_collector_stands_on_the_stack_of_who_called_it(version: str) -> None:
-    """CPU time that garbage collection takes is charged to it, in the thread that collects."""
+    """CPU time that garbage collection takes is charged to it, in the thread that collects.
+
+    Some 160 looks know a share of three quarters to 4 points (one sigma).
+    """
     with running(interpreter(version), "-c", COLLECTING) as (pid, _):
-        items, _ = sample(pid, 1.5)
+        items, _ = sample(pid, 5.0)
     spent = call_run_ns(items)
     ratio = {pair: ns / sum(spent.values()) for pair, ns in spent.items()}
 
     rows = [one.values for one in items if isinstance(one, Row) and one.table == "collections"]
 
     assert rows[-1][3] >= 5
-    assert ratio[COLLECTION.name, "evict"] == pytest.approx(0.75, abs=0.1), ratio
+    assert ratio[COLLECTION.name, "evict"] == pytest.approx(0.75, abs=0.15), ratio
     assert {outer for inner, outer in spent if inner == COLLECTION.name} == {"evict"}
 
 
