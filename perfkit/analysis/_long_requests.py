@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis._hot import Candidate, spend
+from perfkit.analysis._hot import Candidate, share_with, spend
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import Integers, Masks
+from perfkit.analysis.columns import Integers, Masks, sum_by
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.short_connections import ShortConnections, read_short_connections
-from perfkit.analysis.stacks import COLLECTION, FRAMES, Function, read_stacks
+from perfkit.analysis.stacks import FRAMES, Function, read_stacks
 
 LONG_RATIO = 2.0
 REQUESTS_MIN = 100
@@ -41,12 +42,14 @@ DEEPEST_RATIO = 0.5
 class LongRequests:
     """The requests that take long, and the function that they have and the others lack.
 
-    `ratio` is how many of the requests they are, `long_ns` what one of them takes on average and
-    `usual_ns` the median of all; `inside_ratio` is the part of the function's CPU time that was
-    met while one was in flight, which is `covered_ratio` of the window.
+    `share` is the function's, of the ledger to judge by. `ratio` is how many of the requests they
+    are, `long_ns` what one of them takes on average and `usual_ns` the median of all;
+    `inside_ratio` is the part of the function's CPU time that was met while one was in flight,
+    which is `covered_ratio` of the window.
     """
 
     candidate: Candidate
+    share: Share
     ratio: float
     long_ns: float
     usual_ns: float
@@ -87,11 +90,13 @@ def find_long(case: Case) -> LongRequests | None:
     spans = _Spans(requests, is_long)
     covered_ratio = spans.covered_ns(case) / case.window_ns
     found = None if covered_ratio > COVERED_MAX else _choose(_meet(case, spans), covered_ratio)
-    candidate = next((one for one in spend(case).named if found and one.function == found[0]), None)
+    spent = spend(case)
+    candidate = next((one for one in spent.named if found and one.function == found[0]), None)
     if found is None or candidate is None:
         return None
     return LongRequests(
         candidate=candidate,
+        share=share_with(case, spent, candidate.block_ns),
         ratio=ratio,
         long_ns=float(took_ns[is_long].mean()),
         usual_ns=usual_ns,
@@ -142,11 +147,18 @@ def _meet(case: Case, spans: _Spans) -> dict[Function, _Met]:
     serving = np.array([one in case.serving for one in threads], dtype=bool)
     inside = spans.contain(stacks.begin + np.maximum(stacks.run_ns, 0))
     found: dict[Function, _Met] = {}
-    columns = (stacks.stack, stacks.run_ns, inside)
-    for stack, ns, is_inside in zip(*(one[serving].tolist() for one in columns), strict=True):
-        for depth, function in enumerate(reversed(stacks.frames[stack])):
-            if function != COLLECTION and ns > 0:
-                one = found.get(function, _Met(0, 0.0, 0.0, 0))
-                inside_ns = one.inside_ns + ns * is_inside
-                found[function] = _Met(one.count + 1, one.ns + ns, inside_ns, max(one.depth, depth))
+    ran = serving & (stacks.run_ns > 0)
+    stack, ns = stacks.stack[ran], stacks.run_ns[ran].astype(np.float64)
+    parts = (np.ones(len(ns)), ns, ns * inside[ran])
+    sums = zip(*(sum_by(stack, one, len(stacks.frames)).tolist() for one in parts), strict=True)
+    for frames, (count, whole_ns, inside_ns) in zip(stacks.frames, sums, strict=True):
+        depths = {one: depth for depth, one in enumerate(reversed(frames)) if count}
+        for function, depth in depths.items():
+            one = found.get(function, _Met(0, 0.0, 0.0, 0))
+            found[function] = _Met(
+                one.count + int(count),
+                one.ns + whole_ns,
+                one.inside_ns + inside_ns,
+                max(one.depth, depth),
+            )
     return found

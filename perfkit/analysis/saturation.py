@@ -98,8 +98,8 @@ def read_queue(case: Case) -> Queue | None:
     if not case.counts_requests:
         return None
     ledger, axis = case.ledger, case.aligned.axis
-    length_ns = case.aligned.axis.sum_blocks(axis.slot_ns.astype(np.float64))
-    accept_ns = case.aligned.axis.sum_blocks(case.requests.accept_queue * axis.slot_ns)
+    length_ns = axis.sum_blocks(axis.slot_ns)
+    accept_ns = axis.sum_blocks(case.requests.accept_queue * axis.slot_ns)
     queued = (ledger.inferred & (ledger.thread >= 0)) | ledger.rows_where(State.QUEUE_WAIT)
     waiting = (ledger.block_ns(queued) + accept_ns) / np.maximum(length_ns, 1.0)
     behind_ns = ledger.block_ns(queued | _behind_others(case)) + accept_ns
@@ -226,9 +226,9 @@ def _serving(case: Case) -> Masks:
 
 def _stage(case: Case, words: str, occupied: Reals) -> Stage:
     """A stage from the part of each slot in which it was occupied, 0..1."""
-    slot_ns = case.aligned.axis.slot_ns
-    whole = np.maximum(case.aligned.axis.sum_blocks(slot_ns.astype(np.float64)), 1.0)
-    blocks = case.aligned.axis.sum_blocks(np.minimum(occupied, 1.0) * slot_ns) / whole
+    axis = case.aligned.axis
+    whole = np.maximum(axis.sum_blocks(axis.slot_ns), 1.0)
+    blocks = axis.sum_blocks(np.minimum(occupied, 1.0) * axis.slot_ns) / whole
     return Stage(words, float(blocks.mean()), float((blocks >= FULL_MIN).mean()))
 
 

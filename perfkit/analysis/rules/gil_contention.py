@@ -248,7 +248,10 @@ RULE = Rule(
         "condition inside _PyRuntime, read from outside without stopping anyone.\n"
         "Mechanism: a thread of the same process that ran meanwhile (schedstat), by name; the\n"
         "interpreter as a whole used at least half a core.\n"
-        "Not this: a GIL wait while its holder is throttled is charged to the throttling."
+        "Where the serving threads keep it themselves, the function that they mostly compute is\n"
+        "the culprit.\n"
+        "Not this: a GIL wait while its holder is throttled is charged to the throttling. Behind\n"
+        "a function that grew in slow requests it is hot_function, behind the collector gc_pause."
     ),
     fix=(
         "move the named thread's work out of this process (multiprocessing, a job queue), or into\n"

@@ -21,8 +21,6 @@ from perfkit.analysis._hot import (
     find_grown,
     find_largest,
     find_uneven,
-    share_with,
-    spend,
     tells_blocks,
 )
 from perfkit.analysis._long_requests import LongRequests, find_long
@@ -68,7 +66,7 @@ def _find(case: Case, hot: Hot | None) -> Finding | None:
     if hot is not None and has_grown(hot) and not was_halted(case):
         return _finding(case, hot, is_grown=True)
     long = None if was_halted(case) else find_long(case)
-    if long is not None and passes_gate(share_with(case, spend(case), long.candidate.block_ns)):
+    if long is not None and passes_gate(long.share):
         return _long_finding(case, long)
     uneven = None if was_halted(case) else find_uneven(case)
     if uneven is not None and passes_gate(uneven.hot.share):
@@ -176,7 +174,7 @@ def _long_finding(case: Case, long: LongRequests) -> Finding:
         case,
         RULE,
         title=f"{name} takes the CPU time of the requests that take long",
-        share=share_with(case, spend(case), long.candidate.block_ns),
+        share=long.share,
         confidence=0.85,
         culprit=Culprit("function", name),
         evidence=(
