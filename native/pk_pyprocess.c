@@ -19,6 +19,9 @@ static const int64_t DRAW_LIMIT_NS = 100 * 1000 * 1000; /* a look that came late
 static const int64_t DEBT_LIMIT_NS = 100 * 1000 * 1000;
 static const int64_t ROW_LIMIT_NS = 500 * 1000 * 1000;
 static const int64_t BIRTH_LAG_NS = 10 * 1000 * 1000;
+/* Between two walks of a blocked thread's stack: at least, and for each thread of its process. */
+static const int64_t BLOCKED_PAUSE_NS = 100 * 1000 * 1000;
+static const int64_t BLOCKED_PAUSE_PER_THREAD_NS = 25 * 1000 * 1000;
 
 static int64_t now_ns(void)
 {
@@ -143,6 +146,9 @@ static void read_run(pk_pyprocess *process, pk_pyshared *shared, pk_pythread *th
     } else if (process->used_ns >= 0 && now.run_ns <= interval_ns + BIRTH_LAG_NS) {
         thread->delta_ns = now.run_ns; /* born since the last look */
     }
+    if (thread->run_ns < 0 && process->used_ns >= 0) {
+        thread->blocked_ns = process->looked_ns; /* not there at the first look: no hurry */
+    }
     if (thread->delta_ns < 0) {
         thread->delta_ns = 0;
     }
@@ -212,11 +218,26 @@ static int64_t draw(pk_pyprocess *process, int64_t interval_ns)
     return drawn_ns;
 }
 
+/* Whether a blocked thread's stack is worth a walk: of a wait that lasts, and not too often. Most
+ * looks meet threads in waits that are soon over; they tell little and cost as much as others. */
+static bool is_due(const pk_pyprocess *process, const pk_pythread *thread, int64_t instant_ns)
+{
+    int64_t pause_ns = BLOCKED_PAUSE_PER_THREAD_NS * (int64_t)process->thread_count;
+    pause_ns = pause_ns > BLOCKED_PAUSE_NS ? pause_ns : BLOCKED_PAUSE_NS;
+    return thread->blocked_ns == 0 ||
+           (thread->delta_ns == 0 && instant_ns - thread->blocked_ns >= pause_ns);
+}
+
 static void look_at(pk_pyprocess *process, pk_pyshared *shared, pk_pythread *thread,
                     int64_t instant_ns)
 {
     int64_t interval_ns = process->looked_ns > 0 ? instant_ns - process->looked_ns : 0;
     bool runs = is_running(process, shared, thread, interval_ns);
+    if (!runs && !is_due(process, thread, instant_ns)) {
+        close_row(process, shared, thread);
+        return;
+    }
+    thread->blocked_ns = runs ? thread->blocked_ns : instant_ns;
     uint32_t stack = 0;
     int error = read_stack(process, shared, thread, instant_ns, &stack);
     if (error != 0) {
@@ -266,7 +287,8 @@ int64_t pk_pyprocess_look(pk_pyprocess *process, pk_pyshared *shared)
     int64_t looked_count = 0;
     for (size_t i = 0; i < process->thread_count; i++) {
         pk_pythread *thread = process->threads[i];
-        if (thread->tid != 0 && (thread->delta_ns > 0 || !thread->is_open)) {
+        if (thread->tid != 0 &&
+            (thread->delta_ns > 0 || (!thread->is_open && is_due(process, thread, instant_ns)))) {
             look_at(process, shared, thread, instant_ns);
             looked_count++;
         }

@@ -54,6 +54,7 @@ typedef struct {
     int files[2];     /* schedstat and syscall; -1 = not open */
     int64_t run_ns;   /* -1 = not read yet */
     int64_t delta_ns; /* of this look */
+    int64_t blocked_ns; /* when its stack was last walked while it was blocked; 0 = never */
     bool is_open; /* a row is open: */
     int64_t begin_ns;
     int64_t row_ns; /* its run_ns */

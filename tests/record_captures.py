@@ -96,7 +96,12 @@ def _redact_process(process: ProcessRef) -> ProcessRef:
 def _redact_text(text: str) -> str:
     """Keeps the last part of file paths; cgroups of the demo and addresses stay as they are."""
     is_path = text.startswith("/") and not text.startswith("/perfkit-demo")
-    return f"/redacted/{Path(text).name}" if is_path and text != "/" else text
+    if not is_path or text == "/":
+        return text
+    path = Path(text)
+    # Of a package the name is its folder's.
+    parts = path.parts[-2:] if path.name == "__init__.py" else path.parts[-1:]
+    return "/".join(("/redacted", *parts))
 
 
 def record(name: str, arguments: list[str]) -> None:

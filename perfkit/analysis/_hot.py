@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfkit.analysis.align import SLOTS_PER_BLOCK
+from perfkit.analysis.areas import tell_areas
 from perfkit.analysis.blame import name_thread
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Masks, Reals, sum_by
@@ -275,7 +276,7 @@ def spend(case: Case) -> Spent:
     block = timeline.slot // SLOTS_PER_BLOCK
     whole_ns = sum_by(block[running], timeline.ns[running], count)
     python = charge_cpu(timeline, read_running(case.aligned))
-    cpu = join_cpu(python, charge_native(case, python))
+    cpu = tell_areas(join_cpu(python, charge_native(case, python)))
     if cpu.ns.sum() <= 0:
         threads = sorted(set(timeline.thread[running].tolist()))
         found = []
@@ -336,6 +337,14 @@ def share_with(case: Case, spent: Spent, block_ns: Reals) -> Share:
     """
     behind_ns = case.ledger.block_ns(rows_behind_cpu(case))
     return share_of_blocks(spent.ratio_of(block_ns) * behind_ns, case.whole_blocks)
+
+
+def area_share(case: Case, area: Function) -> Share:
+    """The part of the requests' time that goes with an area, as far as stacks tell."""
+    spent = spend(case)
+    found = next((one for one in spent.named if one.function == area), None)
+    block_ns = found.block_ns if found is not None else np.zeros(case.aligned.axis.block_count)
+    return share_with(case, spent, block_ns)
 
 
 def rows_behind_cpu(case: Case) -> Masks:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfkit.analysis._hot import Candidate, share_with, spend
+from perfkit.analysis.areas import to_area
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Integers, Masks, sum_by
 from perfkit.analysis.intervals import Share
@@ -152,7 +153,8 @@ def _meet(case: Case, spans: _Spans) -> dict[Function, _Met]:
     parts = (np.ones(len(ns)), ns, ns * inside[ran])
     sums = zip(*(sum_by(stack, one, len(stacks.frames)).tolist() for one in parts), strict=True)
     for frames, (count, whole_ns, inside_ns) in zip(stacks.frames, sums, strict=True):
-        depths = {one: depth for depth, one in enumerate(reversed(frames)) if count}
+        told = map(to_area, reversed(frames))
+        depths = {one: depth for depth, one in enumerate(told) if count}
         for function, depth in depths.items():
             one = found.get(function, _Met(0, 0.0, 0.0, 0))
             found[function] = _Met(

@@ -51,7 +51,16 @@ _CPU_CAUSES = frozenset(
 )
 EXPLAINED_BY = {
     State.THROTTLED: frozenset({"cpu_throttled", "sibling_cpu", "busy_poll_thread"}),
-    State.GIL_WAIT: frozenset({"gc_pause", "gil_contention", "hot_function", "load_saturation"}),
+    State.GIL_WAIT: frozenset(
+        {
+            "gc_pause",
+            "gil_contention",
+            "hot_function",
+            "load_saturation",
+            "logging_overhead",
+            "regex_backtracking",
+        }
+    ),
     State.LOCK_WAIT: frozenset({"lock_contention"}),
     State.RUNNABLE: _CPU_CAUSES,
     State.QUEUE_WAIT: frozenset({"load_saturation", "thread_pool_exhausted"}),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perfkit.analysis.places import LOCK_WAIT, Place, Role
-from perfkit.analysis.stacks import COLLECTION, Function
+from perfkit.analysis.stacks import COLLECTION, Function, without_repeats
 
 
 class PythonFrame(NamedTuple):
@@ -38,17 +38,17 @@ def merge(native: Sequence[Place], python: Sequence[PythonFrame], *, is_whole: b
     Missing: with no Python frames, those of the interpreter stay as they are.
     """
     if not native:
-        return Merged(_join([one.function for one in python]), bool(python), True)
+        return Merged(without_repeats([one.function for one in python]), bool(python), True)
     places = _name_runtime(native)
     runs_at = [at for at, one in enumerate(places) if one.role is Role.EVAL]
     if not python:
         own = _clean(places, has_leaf=True) if runs_at else [one.function for one in places]
-        return Merged(_join(own), False, True)
+        return Merged(without_repeats(own), False, True)
     if not runs_at:
         # What the unwinder lost lies further out: that thread ran Python there.
         outer = [] if is_whole else [one.function for one in python]
         own = [one.function for one in places]
-        return Merged(_join([*own, *outer]), bool(outer), is_whole)
+        return Merged(without_repeats([*own, *outer]), bool(outer), is_whole)
     pieces = _cut(places, runs_at)
     outermost = _clean_outer(pieces[-1])
     between = [_clean(piece, has_leaf=not at) for at, piece in enumerate(pieces[:-1])]
@@ -56,10 +56,10 @@ def merge(native: Sequence[Place], python: Sequence[PythonFrame], *, is_whole: b
     if runs is not None and len(runs) == len(runs_at):
         pairs = zip(between, runs, strict=True)
         inner = [frame for piece, run in pairs for frame in (*piece, *run)]
-        return Merged(_join([*inner, *outermost]), True, True)
+        return Merged(without_repeats([*inner, *outermost]), True, True)
     is_certain = runs is None and not any(between[1:])
     inner = [*between[0], *(one.function for one in python)]
-    return Merged(_join([*inner, *outermost]), True, is_certain)
+    return Merged(without_repeats([*inner, *outermost]), True, is_certain)
 
 
 def _name_runtime(native: Sequence[Place]) -> list[Place]:
@@ -116,8 +116,3 @@ def _split(python: Sequence[PythonFrame]) -> list[list[Function]] | None:
         if one.is_entry and place < len(python) - 1:
             runs.append([])
     return runs
-
-
-def _join(functions: Sequence[Function]) -> tuple[Function, ...]:
-    """The frames with what repeats itself (recursion) once."""
-    return tuple(one for at, one in enumerate(functions) if not at or one != functions[at - 1])

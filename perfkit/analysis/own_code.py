@@ -16,7 +16,13 @@ from perfkit.analysis.case import Case
 from perfkit.analysis.columns import sum_by
 from perfkit.analysis.native import Samples
 from perfkit.analysis.places import NATIVE, UNNAMED
-from perfkit.analysis.stacks import RUNTIME, CpuByStack, Function, charge_cpu
+from perfkit.analysis.stacks import (
+    RUNTIME,
+    CpuByStack,
+    Function,
+    charge_cpu,
+    without_repeats,
+)
 
 FUNCTIONS_MAX = 1 << 14
 _EVALUATION = "_PyEval_EvalFrameDefault"
@@ -63,8 +69,8 @@ def to_own(frames: tuple[Function, ...]) -> tuple[Function, ...]:
     if evaluated:
         interpreter = frames[evaluated[0]].file
         inner = [one for one in frames[: evaluated[0]] if one.file != interpreter]
-        return _join([one for one in inner if is_own(one)])
-    own = _join([one for one in frames if is_own(one)])
+        return without_repeats([one for one in inner if is_own(one)])
+    own = without_repeats([one for one in frames if is_own(one)])
     return own or tuple(one for one in frames[:1] if one.kind != RUNTIME)
 
 
@@ -140,8 +146,3 @@ def _to_core(name: str) -> str:
     words = name.replace(" const", "").split()
     is_operator = len(words) > 1 and words[-2].endswith("operator")
     return " ".join(words[-2:] if is_operator else words[-1:])
-
-
-def _join(functions: list[Function]) -> tuple[Function, ...]:
-    """The frames with what repeats itself (recursion) once."""
-    return tuple(one for at, one in enumerate(functions) if not at or one != functions[at - 1])

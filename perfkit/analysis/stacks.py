@@ -8,6 +8,7 @@ time is exact per thread, and shared among functions as sampled.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,12 +47,15 @@ class Function:
     @property
     def words(self) -> str:
         """How reports call it: `module.function (file)`; of native code, `function (object)`."""
-        base = self.file.rpartition("/")[2]
+        folder, _, base = self.file.rpartition("/")
         if self.kind and base.startswith("["):
             return f"{self.name} {base}"
         if self.kind:
             return f"{self.name} ({base})" if base else self.name
         module = base.removesuffix(".py")
+        package = folder.rpartition("/")[2]
+        if module == "__init__" and package:
+            module, base = package, f"{package}/{base}"
         return f"{module}.{self.name} ({base})" if base else self.name
 
 
@@ -152,6 +156,11 @@ def to_function(name: str, file: str) -> Function:
     if not file and name == COLLECTION.name:
         return COLLECTION
     return Function(_PARTS.sub("", name), file)
+
+
+def without_repeats(functions: Sequence[Function]) -> tuple[Function, ...]:
+    """The frames with what repeats itself (recursion) once."""
+    return tuple(one for at, one in enumerate(functions) if not at or one != functions[at - 1])
 
 
 def _waits_for_work(function: Function) -> bool:

@@ -94,6 +94,9 @@ int main(int argc, char **argv)
         }
         build(offsets);
         for (int look = 0; look < 6; look++) {
+            for (size_t i = 0; i < process.thread_count; i++) {
+                process.threads[i]->blocked_ns = 0; /* each look walks its stack */
+            }
             looked_count += pk_pyprocess_look(&process, &shared);
             damage(draw(64));
             spend();

@@ -9,38 +9,25 @@ from perfkit.analysis._grown import (
     GROWN_SHARE_MIN,
     GROWTH_MIN,
     LATENCY_GROWTH_MIN,
-    has_grown,
-    was_halted,
 )
-from perfkit.analysis._hot import (
-    COUNTED_HERTZ_MIN,
-    Candidate,
-    Hot,
-    Uneven,
-    counted_hertz,
-    find_grown,
-    find_largest,
-    find_uneven,
-    tells_blocks,
-)
-from perfkit.analysis._long_requests import LongRequests, find_long
+from perfkit.analysis._hot import COUNTED_HERTZ_MIN, Hot, counted_hertz, find_grown, tells_blocks
+from perfkit.analysis.areas import FEW_RATIO_MIN
 from perfkit.analysis.case import Case
 from perfkit.analysis.collecting import reject_for_collecting
 from perfkit.analysis.compare import SHARE_GATE, SHARE_LOW_GATE, passes_gate
 from perfkit.analysis.descriptors import retried_ratio
-from perfkit.analysis.own_code import look_around
+from perfkit.analysis.rules._hot_finding import (
+    RETRIED_RATIO_MAX,
+    SOURCE,
+    HotFound,
+    find_area,
+    find_hot,
+    source_of,
+)
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
-from perfkit.findings import Culprit, Evidence, Finding, Rejection
+from perfkit.findings import Culprit, Finding, Rejection
 from perfkit.units import to_percent
-
-# A process that fails and tries again burns CPU time by that.
-RETRIED_RATIO_MAX = 0.5
-# What a function calls, or who calls it, is told from this part of its time on.
-AROUND_RATIO_MIN = 0.3
-SOURCE = "Python stacks, schedstat"
-SOURCE_NATIVE = "native stacks, schedstat"
-SOURCE_THREADS = "schedstat; there are no stacks"
 
 
 def find(case: Case) -> Iterator[Finding | Rejection]:
@@ -49,32 +36,45 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
     if retried >= RETRIED_RATIO_MAX:
         yield _retried(retried)
         return
-    hot = find_grown(case)
-    finding = _find(case, hot)
-    if finding is None:
+    found = find_hot(case)
+    if found is None:
         is_untold = case.counts_requests and not tells_blocks(case)
-        yield _untold(case) if is_untold else _reject(hot)
+        yield _untold(case) if is_untold else _reject(find_grown(case))
         return
-    behind = reject_for_collecting(case, finding)
+    finding = _finding(case, found)
+    behind = reject_for_collecting(case, finding) or _reject_for_area(case, found)
     yield behind or finding
     if behind is None:
         yield from _look_alikes(case)
 
 
-def _find(case: Case, hot: Hot | None) -> Finding | None:
-    """What grew, else what long requests have, else what is uneven, else what is largest."""
-    if hot is not None and has_grown(hot) and not was_halted(case):
-        return _finding(case, hot, is_grown=True)
-    long = None if was_halted(case) else find_long(case)
-    if long is not None and passes_gate(long.share):
-        return _long_finding(case, long)
-    uneven = None if was_halted(case) else find_uneven(case)
-    if uneven is not None and passes_gate(uneven.hot.share):
-        return _uneven_finding(case, uneven)
-    largest = find_largest(case) if case.said_slow else None
-    if largest is not None and passes_gate(largest.share):
-        return _finding(case, largest, is_grown=False)
-    return None
+def _finding(case: Case, found: HotFound) -> Finding:
+    candidate = found.candidate
+    return make_finding(
+        case,
+        RULE,
+        title=f"{candidate.name} {found.verb}",
+        share=found.share,
+        confidence=found.confidence,
+        culprit=Culprit("function" if candidate.kind == "function" else "thread", candidate.name),
+        evidence=found.evidence,
+    )
+
+
+def _reject_for_area(case: Case, found: HotFound) -> Rejection | None:
+    """Where its time is that of a library's work with a cause of its own."""
+    inside = find_area(case, found)
+    if inside is None:
+        return None
+    return Rejection(
+        RULE.id,
+        f"part of the CPU time of {found.candidate.name} that is its own",
+        1.0 - inside.ratio,
+        1.0 - FEW_RATIO_MIN,
+        "ratio",
+        inside.source,
+        f"the rest is {inside.area.name.strip('()')}: that cause comes first",
+    )
 
 
 def _untold(case: Case) -> Rejection:
@@ -107,7 +107,7 @@ def _reject(hot: Hot | None) -> Rejection:
             RULE.id, "functions that grew", 0, 1, "", SOURCE, "no requests, or none grew"
         )
     name, rest = hot.candidate.name, f"everything else grew x{hot.rest_ratio:.1f}"
-    source = _source(hot.candidate)
+    source = source_of(hot.candidate)
     cost = f"CPU per request of {name}, slow parts of the window against quick ones"
     share = f"share of time that goes with {name}"
     tests = (
@@ -133,119 +133,6 @@ def _reject(hot: Hot | None) -> Rejection:
     )
     metric, observed, limit, unit, why = next(one for one in tests if one[1] <= one[2])
     return Rejection(RULE.id, metric, observed, limit, unit, source, why)
-
-
-def _finding(case: Case, hot: Hot, *, is_grown: bool) -> Finding:
-    source = _source(hot.candidate)
-    name = hot.candidate.name
-    evidence = [
-        Evidence(
-            f"CPU per request of {name}" + (" in slow parts of the window" if is_grown else ""),
-            hot.slow_ns / 1e6,
-            hot.quick_ns / 1e6 if is_grown else None,
-            "ms",
-            f"{source}, against the quick parts" if is_grown else source,
-        ),
-        Evidence(
-            "CPU time of it in the window",
-            float(hot.candidate.block_ns.sum()) / 1e9,
-            None,
-            "s",
-            source,
-        ),
-        *_around(case, hot.candidate),
-    ]
-    verb = "takes the CPU time in slow requests" if is_grown else "takes most of the CPU time"
-    is_function = hot.candidate.kind == "function"
-    return make_finding(
-        case,
-        RULE,
-        title=f"{name} {verb}",
-        share=hot.share,
-        confidence=(0.85 if is_grown else 0.7) - (0.0 if is_function else 0.15),
-        culprit=Culprit("function" if is_function else "thread", name),
-        evidence=tuple(evidence),
-    )
-
-
-def _long_finding(case: Case, long: LongRequests) -> Finding:
-    name = long.candidate.name
-    return make_finding(
-        case,
-        RULE,
-        title=f"{name} takes the CPU time of the requests that take long",
-        share=long.share,
-        confidence=0.85,
-        culprit=Culprit("function", name),
-        evidence=(
-            Evidence(
-                f"time of one of the {to_percent(long.ratio)} of requests that take long",
-                long.long_ns / 1e6,
-                long.usual_ns / 1e6,
-                "ms",
-                "TCP_INFO ages at the end of each connection, against the median",
-            ),
-            Evidence(
-                f"part of the CPU time of {name} while one of those is in flight",
-                long.inside_ratio,
-                long.covered_ratio,
-                "ratio",
-                f"{SOURCE}, against the part of the window",
-            ),
-            *_around(case, long.candidate),
-        ),
-    )
-
-
-def _uneven_finding(case: Case, uneven: Uneven) -> Finding:
-    candidate = uneven.hot.candidate
-    is_function = candidate.kind == "function"
-    source = _source(candidate)
-    return make_finding(
-        case,
-        RULE,
-        title=f"{candidate.name} takes the CPU time, and a few requests take most of it",
-        share=uneven.hot.share,
-        confidence=0.75 if is_function else 0.6,
-        culprit=Culprit("function" if is_function else "thread", candidate.name),
-        evidence=(
-            Evidence(
-                "CPU of one of the costly requests, of a mean one",
-                uneven.costly_ns / 1e6,
-                uneven.mean_ns / 1e6,
-                "ms",
-                "schedstat against answers, spread over the blocks of the window",
-            ),
-            Evidence(
-                f"CPU time of {candidate.name} in the window",
-                float(candidate.block_ns.sum()) / 1e9,
-                None,
-                "s",
-                source,
-            ),
-            *_around(case, candidate),
-        ),
-    )
-
-
-def _source(candidate: Candidate) -> str:
-    if candidate.function is None:
-        return SOURCE_THREADS
-    return SOURCE_NATIVE if candidate.function.kind else SOURCE
-
-
-def _around(case: Case, candidate: Candidate) -> Iterator[Evidence]:
-    """What the native stacks say of a function: where below it the time is spent, who calls it."""
-    if candidate.function is None:
-        return
-    found = look_around(case, candidate.function)
-    for words, ratio, verb in (
-        (found.leaf, found.leaf_ratio, "spent in"),
-        (found.caller, found.caller_ratio, "when called by"),
-    ):
-        if words and ratio >= AROUND_RATIO_MIN:
-            metric = f"part of its CPU time {verb} {words}"
-            yield Evidence(metric, ratio, None, "ratio", "native stacks")
 
 
 def _look_alikes(case: Case) -> Iterator[Rejection]:
