@@ -181,7 +181,7 @@ def parse_maps(text: str, exe: str) -> list[MappedFile]:
 
 def _is_named_python(path: str) -> bool:
     """Whether a file may be an interpreter; its extension modules are called otherwise."""
-    return PurePosixPath(path).name.startswith(("python", "libpython"))
+    return path.rpartition("/")[2].startswith(("python", "libpython"))
 
 
 def read_runtime(host: Host, pid: int, mapped: MappedFile) -> Runtime | None:
