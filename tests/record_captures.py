@@ -32,6 +32,7 @@ FRONTS = ("threads", "asyncio")
 FRONTS_OF = {
     "event_loop_blocked": ("asyncio",),
     "lock_contention": ("threads",),
+    "spin_lock_contention": ("threads",),
     "thread_pool_exhausted": ("threads",),
 }
 # An event loop and its executor on one CPU do wait for it: no mild form is harmless there.

@@ -263,7 +263,9 @@ def test_pool_whose_workers_all_wait_is_exhausted() -> None:
     report = world(LONG, KEPT, KEPT, KEPT, KEPT).report()
 
     assert [cause.id for cause in report.causes] == ["thread_pool_exhausted"]
-    assert report.causes[0].title.startswith("All 4 workers are busy, in a timed wait for 9")
+    assert report.causes[0].title.startswith("All 4 workers are busy, in a timed wait for ")
+    parts = {one.metric: one.observed for one in report.causes[0].evidence}
+    assert parts["part of their time: in a timed wait"] == pytest.approx(0.9, abs=0.005)
     assert report.causes[0].share == pytest.approx(0.5, abs=0.05)
 
 

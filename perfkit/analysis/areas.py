@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perfkit.analysis.case import Case
-from perfkit.analysis.columns import sum_by
+from perfkit.analysis.columns import Integers, Reals, sum_by
 from perfkit.analysis.own_code import is_own
 from perfkit.analysis.places import NATIVE
 from perfkit.analysis.stacks import (
@@ -28,12 +28,14 @@ from perfkit.analysis.stacks import (
 
 LOGGING = Function("(logging)", "", RUNTIME)
 MATCHING = Function("(pattern matching)", "", RUNTIME)
+SPINNING = Function("(spinning on a lock)", "", RUNTIME)
+AREAS = (MATCHING, LOGGING, SPINNING)
 # A function's time is that of an area where so much of it is spent there.
 AREA_RATIO_MIN = 0.6
 # A dozen samples know a share to a factor of two.
 FEW_RATIO_MIN = 0.3
-# Less than this of a function's time is known by chance.
-KNOWN_NS_MIN = 20e6
+# Fewer samples of a function, or of the area in it, are chance.
+SAMPLES_MIN = 4
 FUNCTIONS_MAX = 1 << 14
 _PYTHON = (
     (LOGGING, re.compile(r"(?:.*/)?(?:logging/(?:__init__|handlers)|loguru/\w+)\.py")),
@@ -49,6 +51,7 @@ _NATIVE = (
             r"|.*std::__detail::_Executor<.*|boost::re_detail.*"
         ),
     ),
+    (SPINNING, re.compile(r"(?:__)?pthread_spin_lock|(?!.*[Uu]nlock).*[Ss]pin_?[Ll]ock.*|s_lock")),
 )
 
 
@@ -88,74 +91,98 @@ def find_inside(case: Case, function: Function) -> Inside | None:
     Python stacks end where an engine in C begins: that is seen by native samples only.
     """
     python, native = list(_python_stacks(case)), list(_native_stacks(case))
-    whole_ns = sum(ns for frames, ns in python if function in frames)
-    part = whole_ns / max(sum(ns for _, ns in python), 1.0)
-    near_ns = sum(ns for frames, ns in native if function in frames)
-    found = [_sum_up("Python stacks", python, function, whole_ns)]
-    found.append(_sum_up("native stacks", native, function, near_ns))
-    if near_ns < KNOWN_NS_MIN and not function.kind:
+    mine = _Spent("Python stacks", python, *_sum(one for one in python if function in one.frames))
+    near = _Spent("native stacks", native, *_sum(one for one in native if function in one.frames))
+    found = [_sum_up(mine, function, AREA_RATIO_MIN), _sum_up(near, function, AREA_RATIO_MIN)]
+    if near.count < SAMPLES_MIN and not function.kind:
         # Few samples were near a look at its frames: all that have no Python frames may be its.
-        expected_ns = part * sum(ns for _, ns in native)
-        native = [_with(frames, function) for frames in native]
-        found.append(_sum_up("native stacks", native, function, expected_ns, FEW_RATIO_MIN))
+        part = mine.ns / max(_sum(python)[0], 1.0)
+        all_ns, count = _sum(native)
+        guess = [_with(one, function) for one in native]
+        expected = _Spent("native stacks", guess, part * all_ns, count)
+        found.append(_sum_up(expected, function, FEW_RATIO_MIN))
     return max((one for one in found if one), key=lambda one: one.ratio, default=None)
 
 
-def _with(
-    stack: tuple[tuple[Function, ...], float], function: Function
-) -> tuple[tuple[Function, ...], float]:
+@dataclass(frozen=True)
+class _Stack:
+    """A stack, the CPU time that it stands for, and how often it was met."""
+
+    frames: tuple[Function, ...]
+    ns: float
+    count: int
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """A function's CPU time by a source, and how often it was met, beside all stacks of that."""
+
+    source: str
+    stacks: list[_Stack]
+    ns: float
+    count: int
+
+
+def _sum(stacks: Iterable[_Stack]) -> tuple[float, int]:
+    chosen = list(stacks)
+    return sum(one.ns for one in chosen), sum(one.count for one in chosen)
+
+
+def _with(stack: _Stack, function: Function) -> _Stack:
     """A stack as if this Python function had called it, where no other is known to have."""
-    frames, ns = stack
-    is_known = any(not one.kind for one in frames)
-    return (frames if is_known else (*frames, function), ns)
+    is_known = any(not one.kind for one in stack.frames)
+    return stack if is_known else replace(stack, frames=(*stack.frames, function))
 
 
-def _sum_up(
-    source: str,
-    stacks: list[tuple[tuple[Function, ...], float]],
-    function: Function,
-    whole_ns: float,
-    ratio_min: float = AREA_RATIO_MIN,
-) -> Inside | None:
-    """The area in which a function is for most of `whole_ns`."""
-    if whole_ns < KNOWN_NS_MIN:
+def _sum_up(spent: _Spent, function: Function, ratio_min: float) -> Inside | None:
+    """The area in which so much of a function's time is, where it was met often enough."""
+    if spent.count < SAMPLES_MIN:
         return None
-    for area in (MATCHING, LOGGING):
+    for area in AREAS:
         callers: dict[Function | None, float] = {}
-        for frames, ns in stacks:
+        inside_ns, count = 0.0, 0
+        for one in spent.stacks:
+            frames = one.frames
             if function in frames and area in frames[: frames.index(function) + 1]:
-                caller = _caller(frames, area)
-                callers[caller] = callers.get(caller, 0.0) + ns
-        inside_ns = sum(callers.values())
-        if inside_ns >= ratio_min * whole_ns:
-            ordered = sorted(callers, key=lambda one: (callers[one], one is not None))
-            ratio = min(1.0, inside_ns / whole_ns)
-            return Inside(area, ratio, ordered[-1], callers[ordered[-1]] / inside_ns, source)
+                caller = caller_of(frames, max(at for at, it in enumerate(frames) if it == area))
+                callers[caller] = callers.get(caller, 0.0) + one.ns
+                inside_ns += one.ns
+                count += one.count
+        if count >= SAMPLES_MIN and inside_ns >= ratio_min * spent.ns:
+            caller = max(callers, key=lambda one: (callers[one], one is not None))
+            ratio = min(1.0, inside_ns / max(spent.ns, 1.0))
+            return Inside(area, ratio, caller, callers[caller] / inside_ns, spent.source)
     return None
 
 
-def _caller(frames: tuple[Function, ...], area: Function) -> Function | None:
-    """Who calls for the area's outermost part: Python, else other code of the service's own."""
-    last = max(at for at, one in enumerate(frames) if one == area)
-    outer = frames[last + 1 :]
+def caller_of(frames: tuple[Function, ...], at: int) -> Function | None:
+    """Who calls what is at a depth of a stack: Python, else other code of the service's own."""
+    outer = frames[at + 1 :]
     python = next((one for one in outer if not one.kind), None)
     return python or next((one for one in outer if is_own(one)), None)
 
 
-def _python_stacks(case: Case) -> Iterator[tuple[tuple[Function, ...], float]]:
+def _python_stacks(case: Case) -> Iterator[_Stack]:
     cpu = tell_areas(charge_cpu(case.timeline, read_running(case.aligned)))
     serving = np.array([one in case.serving for one in case.timeline.threads], dtype=bool)
     mine = serving[cpu.thread]
-    sums = sum_by(cpu.stack[mine], cpu.ns[mine], len(cpu.frames)).tolist()
-    return ((frames, ns) for frames, ns in zip(cpu.frames, sums, strict=True) if ns > 0)
+    return _stacks(cpu.frames, cpu.stack[mine], cpu.ns[mine])
 
 
-def _native_stacks(case: Case) -> Iterator[tuple[tuple[Function, ...], float]]:
+def _native_stacks(case: Case) -> Iterator[_Stack]:
     samples = case.native_samples
     threads = zip(samples.pid.tolist(), samples.tid.tolist(), strict=True)
     serving = np.array([one in case.serving for one in threads], dtype=bool)
     weights = samples.weight_ns[serving].astype(np.float64)
-    sums = sum_by(samples.stack[serving], weights, len(samples.frames)).tolist()
-    for frames, ns in zip(samples.frames, sums, strict=True):
-        if ns > 0:
-            yield without_repeats([to_area(one) for one in frames]), ns
+    for one in _stacks(samples.frames, samples.stack[serving], weights):
+        yield replace(one, frames=without_repeats([to_area(each) for each in one.frames]))
+
+
+def _stacks(
+    frames: tuple[tuple[Function, ...], ...], stack: Integers, ns: Reals
+) -> Iterator[_Stack]:
+    sums = sum_by(stack, ns, len(frames)).tolist()
+    counts = sum_by(stack, np.ones(len(ns)), len(frames)).tolist()
+    for each, spent, count in zip(frames, sums, counts, strict=True):
+        if spent > 0:
+            yield _Stack(each, spent, int(count))

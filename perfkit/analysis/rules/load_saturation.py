@@ -22,6 +22,8 @@ from perfkit.analysis.saturation import (
     read_queue,
     waste_besides,
 )
+from perfkit.analysis.spinning import SOURCE as SPIN_SOURCE
+from perfkit.analysis.spinning import find_spinning
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
 from perfkit.units import to_percent
@@ -88,6 +90,17 @@ def _reject_waste(case: Case) -> Rejection | None:
             "ratio",
             FLAG_SOURCE,
             "without it the service could serve more: gc_pause comes first",
+        )
+    spinning = find_spinning(case)
+    if spinning is not None and passes_gate(spinning.share):
+        return Rejection(
+            RULE.id,
+            "part of the serving threads' CPU time spent spinning on a lock",
+            spinning.cpu_ratio,
+            WASTE_MAX,
+            "ratio",
+            SPIN_SOURCE,
+            "without it the service could serve more: spin_lock_contention comes first",
         )
     claim = next(iter(claims(case)), None)
     if claim is not None:
