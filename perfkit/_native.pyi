@@ -1,6 +1,8 @@
-"""The C extension: samplers of threads, sockets and stacks. Built from native/."""
+"""The C extension: samplers of threads, sockets and stacks, histograms. Built from native/."""
 
 from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Literal, SupportsFloat, SupportsIndex, final
 
 from typing_extensions import Buffer
 
@@ -307,3 +309,191 @@ class NativeSampler:
     def status(self) -> dict[str, int]:
         """Samples, cost and counts so far; names as in native/pk_profiler.h and pk_profile.h."""
         ...
+
+# --- histograms (native/module_histogram*.c) ---
+
+@final
+class HistogramTimer:
+    """Counts how long a with block takes, also where it raises; made by `Histogram.timer`."""
+
+    def __enter__(self) -> HistogramTimer: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class Histogram:
+    """Counts numbers in base-2 exponential buckets, those of OpenTelemetry and Prometheus.
+
+    Bucket i of scale s (0 to 8) holds (2^(i/N), 2^((i+1)/N)], N = 2^s; negative numbers have the
+    same buckets by magnitude. Every number is counted: without `min_value` and `max_value` all
+    finite ones have buckets, else those outside of the powers of two around them are in
+    `under_count` and `over_count`. Memory is that of the buckets between the least and the greatest
+    magnitude, 8 bytes each, at most 16 * 2046 * N bytes.
+    Unit: `unit` is that of the values, at most 63 bytes; times are counted in ns, us, ms or s.
+    One thread may record while others do under the GIL. Equal are those with the same unit,
+    settings, counts, min and max; sums, which depend on the order of additions, are not compared.
+    Raises: ValueError; OverflowError beyond 2**63 - 1 values; MemoryError. Nothing changes then.
+    """
+
+    def __new__(
+        cls,
+        unit: str = "ns",
+        *,
+        scale: int = 6,
+        min_value: float | None = None,
+        max_value: float | None = None,
+    ) -> Histogram: ...
+    @property
+    def unit(self) -> str:
+        """The unit of the values."""
+        ...
+    @property
+    def scale(self) -> int:
+        """Buckets are 2^(1 / 2^scale) wide."""
+        ...
+    @property
+    def relative_error(self) -> float:
+        """By how much a quantile is off at most; 0.005415 at scale 6."""
+        ...
+    @property
+    def count(self) -> int:
+        """Values counted, infinite ones included, NaN not."""
+        ...
+    @property
+    def sum(self) -> float:
+        """Sum of the finite values."""
+        ...
+    @property
+    def mean(self) -> float:
+        """Mean of the finite values; NaN where there is none."""
+        ...
+    @property
+    def min(self) -> float | None:
+        """The least value, exactly, or a lower bound in a difference. Missing: none was counted."""
+        ...
+    @property
+    def max(self) -> float | None:
+        """The greatest value, exactly, or an upper bound in a difference. Missing: as min."""
+        ...
+    @property
+    def zero_count(self) -> int:
+        """How often 0.0 or -0.0 was counted."""
+        ...
+    @property
+    def negative_count(self) -> int:
+        """Negative values in buckets or below the negative end of the range."""
+        ...
+    @property
+    def nan_count(self) -> int:
+        """What was no number: in no other count, nor in sum, min and max."""
+        ...
+    @property
+    def positive_infinity_count(self) -> int:
+        """How often +inf was counted; in `count` and `max`, not in `sum`."""
+        ...
+    @property
+    def negative_infinity_count(self) -> int:
+        """How often -inf was counted; in `count` and `min`, not in `sum`."""
+        ...
+    @property
+    def subnormal_count(self) -> int:
+        """Values of a magnitude below 2^-1022, which share the lowest bucket."""
+        ...
+    @property
+    def under_count(self) -> int:
+        """Values, not zero, of a magnitude below the range; quantiles take them for 0."""
+        ...
+    @property
+    def over_count(self) -> int:
+        """Finite values of a magnitude above the range; quantiles take them for min or max."""
+        ...
+    def record(self, value: SupportsFloat | SupportsIndex, /) -> None:
+        """Counts a value. Raises: TypeError where it is no number."""
+        ...
+    def record_n(self, value: SupportsFloat | SupportsIndex, count: int, /) -> None:
+        """Counts a value `count` times. Raises: ValueError for a negative count."""
+        ...
+    def record_many(
+        self,
+        values: Buffer | Iterable[SupportsFloat | SupportsIndex],
+        kernel: Literal["scalar", "avx512"] | None = None,
+        /,
+    ) -> None:
+        """Counts all numbers of an array of any shape, or of an iterable.
+
+        Buffers of float64, float32 and integers of 32 or 64 bits are read once, without the GIL and
+        without a copy unless they have gaps; integers become the nearest float. All of a buffer's
+        values are counted or none; of an iterable those before the one that raises are.
+        `kernel` is for tests and benchmarks; None takes the fastest that the CPU has.
+        Raises: TypeError for other formats, foreign byte order, and items that are no numbers.
+        """
+        ...
+    def start(self) -> int:
+        """The moment, monotonic in ns, to be given to `stop`. Raises: ValueError for the unit."""
+        ...
+    def stop(self, start: int, /) -> None:
+        """Counts the time since `start`, in the histogram's unit."""
+        ...
+    def timer(self) -> HistogramTimer:
+        """A context manager that counts how long its block takes. Raises: as `start`."""
+        ...
+    def quantile(self, quantile: float, /) -> float:
+        """The value of rank floor(quantile * (count - 1)), off by at most `relative_error`.
+
+        Never beyond min and max; of subnormal numbers and those outside of the range the error has
+        no bound. NaN where nothing was counted. Raises: ValueError outside of 0 to 1.
+        """
+        ...
+    def quantiles(self, quantiles: Iterable[float], /) -> list[float]:
+        """The value of each quantile."""
+        ...
+    def cdf(self, value: float, /) -> float:
+        """The share of values that are at most `value`; NaN where nothing was counted.
+
+        Exact at bounds of buckets, of negative ones without the bound itself, linear between.
+        """
+        ...
+    def positive_buckets(self) -> tuple[int, list[int]]:
+        """OpenTelemetry's index of the first used bucket, and counts from there to the last."""
+        ...
+    def negative_buckets(self) -> tuple[int, list[int]]:
+        """The same of negative values, by magnitude."""
+        ...
+    def merge(self, other: Histogram, /) -> None:
+        """Adds what `other` counted; the scale falls to the lower one of both.
+
+        Raises: ValueError where unit or range differ.
+        """
+        ...
+    @classmethod
+    def merge_all(cls, histograms: Iterable[Histogram | Buffer], /) -> Histogram:
+        """The sum of histograms, or of what `to_bytes` gave. Raises: ValueError; also for none."""
+        ...
+    def downscale(self, scale: int, /) -> None:
+        """Goes to wider buckets; what is counted stays. Raises: ValueError for a higher scale."""
+        ...
+    def copy(self) -> Histogram:
+        """A copy that shares nothing."""
+        ...
+    def to_bytes(self) -> bytes:
+        """All of it as some hundred bytes; see native/pk_wire.h."""
+        ...
+    @classmethod
+    def from_bytes(cls, encoded: Buffer, /) -> Histogram:
+        """What `to_bytes` gave, from anyone. Raises: ValueError where it is no histogram."""
+        ...
+    def __add__(self, other: Histogram, /) -> Histogram: ...
+    def __iadd__(self, other: Histogram, /) -> Histogram: ...
+    def __sub__(self, other: Histogram, /) -> Histogram:
+        """What was counted since `other`, an earlier copy. Raises: ValueError where it is none."""
+        ...
+    def __copy__(self) -> Histogram: ...
+    def __deepcopy__(self, memo: Any, /) -> Histogram: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
