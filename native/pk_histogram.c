@@ -216,12 +216,24 @@ int pk_histogram_copy(const pk_histogram *histogram, pk_histogram *ret)
     return error;
 }
 
+static inline bool are_zero(const uint64_t *four)
+{
+    return (four[0] | four[1] | four[2] | four[3]) == 0;
+}
+
 bool pk_histogram_find_used(const pk_histogram *histogram, pk_sign sign, uint32_t *ret_first,
                             uint32_t *ret_last)
 {
     const pk_buckets *buckets = &histogram->buckets[sign];
     uint32_t first = 0;
     uint32_t end = buckets->length;
+    /* What a window has in reserve is passed in steps of four. */
+    while (first + 4 <= end && are_zero(buckets->counts + first)) {
+        first += 4;
+    }
+    while (first + 4 <= end && are_zero(buckets->counts + end - 4)) {
+        end -= 4;
+    }
     while (first < end && buckets->counts[first] == 0) {
         first++;
     }

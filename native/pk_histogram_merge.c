@@ -11,38 +11,59 @@ static bool is_same_range(const pk_histogram *histogram, const pk_histogram *oth
            histogram->mapping->scale <= other->mapping->scale;
 }
 
-static int reserve_side(pk_histogram *histogram, const pk_histogram *other, pk_sign sign)
-{
-    uint32_t step = other->mapping->scale - histogram->mapping->scale;
+/* The slots that the other has counts in. */
+typedef struct {
     uint32_t first;
     uint32_t last;
-    if (!pk_histogram_find_used(other, sign, &first, &last)) {
-        return 0;
-    }
-    return pk_histogram_reserve(histogram, sign, first >> step, last >> step);
+    bool is_used;
+} used_slots;
+
+static used_slots find_used(const pk_histogram *histogram, pk_sign sign)
+{
+    used_slots found;
+    found.is_used = pk_histogram_find_used(histogram, sign, &found.first, &found.last);
+    return found;
 }
 
-static void add_side(pk_histogram *histogram, const pk_histogram *other, pk_sign sign)
+static void add_side(pk_histogram *histogram, const pk_histogram *other, pk_sign sign,
+                     used_slots used)
 {
     uint32_t step = other->mapping->scale - histogram->mapping->scale;
-    uint32_t first;
-    uint32_t last;
-    if (!pk_histogram_find_used(other, sign, &first, &last)) {
-        return;
-    }
-    const uint64_t *from = other->buckets[sign].counts + (first - other->buckets[sign].first_slot);
+    const pk_buckets *buckets = &other->buckets[sign];
+    const uint64_t *from = buckets->counts + (used.first - buckets->first_slot);
     uint64_t *to = histogram->buckets[sign].counts;
     uint32_t to_first = histogram->buckets[sign].first_slot;
     if (step == 0) {
-        to += first - to_first;
-        for (uint32_t i = 0; i <= last - first; i++) {
+        to += used.first - to_first;
+        for (uint32_t i = 0; i <= used.last - used.first; i++) {
             to[i] += from[i];
         }
         return;
     }
-    for (uint32_t slot = first; slot <= last; slot++) {
-        to[(slot >> step) - to_first] += from[slot - first];
+    for (uint32_t slot = used.first; slot <= used.last; slot++) {
+        to[(slot >> step) - to_first] += from[slot - used.first];
     }
+}
+
+/* Makes room for both signs, then adds; so nothing is added where there is no room. */
+static int add_buckets(pk_histogram *histogram, const pk_histogram *other)
+{
+    uint32_t step = other->mapping->scale - histogram->mapping->scale;
+    used_slots used[PK_SIGN_COUNT];
+    int error = 0;
+    for (int sign = 0; error == 0 && sign < PK_SIGN_COUNT; sign++) {
+        used[sign] = find_used(other, sign);
+        if (used[sign].is_used) {
+            error = pk_histogram_reserve(histogram, sign, used[sign].first >> step,
+                                         used[sign].last >> step);
+        }
+    }
+    for (int sign = 0; error == 0 && sign < PK_SIGN_COUNT; sign++) {
+        if (used[sign].is_used) {
+            add_side(histogram, other, sign, used[sign]);
+        }
+    }
+    return error;
 }
 
 int pk_histogram_merge(pk_histogram *histogram, const pk_histogram *other)
@@ -54,13 +75,11 @@ int pk_histogram_merge(pk_histogram *histogram, const pk_histogram *other)
         PK_COUNT_LIMIT - histogram->count - histogram->nan_count) {
         return EOVERFLOW;
     }
-    int error = reserve_side(histogram, other, PK_POSITIVE);
-    error = error == 0 ? reserve_side(histogram, other, PK_NEGATIVE) : error;
+    int error = add_buckets(histogram, other);
     if (error != 0) {
         return error;
     }
     for (int sign = 0; sign < PK_SIGN_COUNT; sign++) {
-        add_side(histogram, other, sign);
         histogram->over_counts[sign] += other->over_counts[sign];
         histogram->infinite_counts[sign] += other->infinite_counts[sign];
     }

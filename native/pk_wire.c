@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "pk_bits.h"
+#include "pk_pack.h"
 
 enum {
     VERSION = 1,
@@ -17,6 +18,8 @@ enum {
     FLAGS_KNOWN = 31,
     OTHER_COUNT = 8,
     VARINT_BYTES_MAX = 10,
+    CODED_AS_BITS = 0,
+    PACKED = 1,
     HEADER_BYTES_MAX = 6 + 1 + PK_UNIT_BYTES_MAX + 4 + 24 + OTHER_COUNT * VARINT_BYTES_MAX,
 };
 static const uint8_t MAGIC[4] = {'P', 'K', 'H', VERSION};
@@ -102,6 +105,20 @@ static uint8_t *write_header(uint8_t *at, const pk_histogram *histogram, pk_unit
     return at;
 }
 
+/* Writes a run of counts. Packed ones are read much faster, which is worth a fourth more bytes. */
+static size_t write_counts(uint8_t *at, const uint64_t *counts, size_t length)
+{
+    size_t code_bytes = pk_bits_encode(counts, length, at + 1);
+    size_t packed_bytes = pk_pack_bytes(counts, length);
+    *at = CODED_AS_BITS;
+    if (packed_bytes <= code_bytes + code_bytes / 4 + PK_PACK_BLOCK_COUNT) {
+        *at = PACKED;
+        pk_pack_encode(counts, length, at + 1);
+        code_bytes = packed_bytes;
+    }
+    return 1 + code_bytes;
+}
+
 /* The bytes of a run lie behind their number, whose length they decide: they are moved up to it. */
 static uint8_t *write_side(uint8_t *at, const pk_histogram *histogram, pk_sign sign)
 {
@@ -115,8 +132,8 @@ static uint8_t *write_side(uint8_t *at, const pk_histogram *histogram, pk_sign s
     at = write_varint(at, first);
     at = write_varint(at, length);
     uint8_t *room = at + VARINT_BYTES_MAX;
-    size_t code_bytes = pk_bits_encode(buckets->counts + (first - buckets->first_slot), length,
-                                       room);
+    size_t code_bytes =
+        write_counts(room, buckets->counts + (first - buckets->first_slot), length);
     at = write_varint(at, code_bytes);
     memmove(at, room, code_bytes);
     return at + code_bytes;
@@ -127,7 +144,8 @@ int pk_wire_encode(const pk_histogram *histogram, pk_unit unit, uint8_t **ret,
 {
     size_t bound = HEADER_BYTES_MAX;
     for (int sign = 0; sign < PK_SIGN_COUNT; sign++) {
-        bound += pk_bits_bound(histogram->buckets[sign].length) + 3 * VARINT_BYTES_MAX;
+        size_t code_bytes = pk_bits_bound(histogram->buckets[sign].length);
+        bound += code_bytes + code_bytes / 4 + PK_PACK_BLOCK_COUNT + 5 * VARINT_BYTES_MAX;
     }
     uint8_t *bytes = malloc(bound);
     if (bytes == NULL) {
@@ -196,6 +214,19 @@ static void read_others(reader *from, pk_histogram *ret)
     }
 }
 
+static int read_counts(const uint8_t *code, size_t code_bytes, size_t length,
+                       uint64_t *ret_counts, uint64_t *ret_sum)
+{
+    switch (code[0]) {
+    case CODED_AS_BITS:
+        return pk_bits_decode(code + 1, code_bytes - 1, length, ret_counts, ret_sum);
+    case PACKED:
+        return pk_pack_decode(code + 1, code_bytes - 1, length, ret_counts, ret_sum);
+    default:
+        return EBADMSG;
+    }
+}
+
 static int read_side(reader *from, pk_sign sign, pk_histogram *ret, uint64_t *ret_sum)
 {
     uint64_t first = read_varint(from, UINT32_MAX);
@@ -204,15 +235,16 @@ static int read_side(reader *from, pk_sign sign, pk_histogram *ret, uint64_t *re
     const uint8_t *code = read_bytes(from, code_bytes);
     bool is_within = first >= pk_histogram_range_first(ret) && length > 0 &&
                      first + length <= pk_histogram_range_end(ret);
-    /* No count takes less than a bit, so memory is bounded by what was sent. */
-    if (code == NULL || !is_within || length > 8 * code_bytes) {
+    /* No 16 counts take less than a byte, so memory is bounded by what was sent. */
+    if (code == NULL || !is_within || code_bytes == 0 ||
+        length > PK_PACK_BLOCK_COUNT * code_bytes) {
         return EBADMSG;
     }
     int error = pk_histogram_reserve(ret, sign, (uint32_t)first, (uint32_t)(first + length - 1));
     if (error != 0) {
         return error;
     }
-    return pk_bits_decode(code, code_bytes, length, ret->buckets[sign].counts, ret_sum);
+    return read_counts(code, code_bytes, length, ret->buckets[sign].counts, ret_sum);
 }
 
 /* Adds up what was read; false where it does not fit together. */

@@ -161,6 +161,19 @@ def test_difference_is_what_came_after(one: list[float], two: list[float]) -> No
         assert between.max <= left.max <= total.max  # type: ignore[operator]
 
 
+@FEW
+@given(st.lists(st.integers(0, 1 << 40) | st.integers(0, 9), max_size=70), st.integers(-90, 20))
+def test_runs_of_any_counts_come_back(counts: list[int], first: int) -> None:
+    """Counts large and small, in whatever order, are decoded as they were encoded."""
+    histogram = Histogram()
+    for i, count in enumerate(counts):
+        histogram.record_n(1.01 * 2.0 ** ((first + i) / 64), count)
+
+    found = Histogram.from_bytes(histogram.to_bytes())
+
+    assert found == histogram
+
+
 @settings(max_examples=25, deadline=None)
 @given(MIXED, SCALE, st.text(max_size=15))
 def test_bytes_and_pickles_come_back(values: list[float], scale: int, unit: str) -> None:

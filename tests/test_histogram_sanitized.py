@@ -11,7 +11,7 @@ from source_tree import ROOT
 
 NATIVE = ROOT / "native"
 COUNTING = ("bounds", "bucketing", "histogram", "histogram_merge", "fill", "fill_vector")
-PARTS = (*COUNTING, "quantile", "wire", "bits")
+PARTS = (*COUNTING, "quantile", "wire", "bits", "pack")
 
 
 def test_counting_survives_hostile_numbers_under_sanitizers(tmp_path: Path) -> None:
