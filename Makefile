@@ -6,6 +6,7 @@
 #   make bench-overhead [FRONT=...]            what perfkit costs its target, some 15 minutes
 #   make bench-cost                            what perfkit costs the host, some 10 minutes
 #   make bench-ssh                             how soon another host's report comes, some 5 minutes
+#   make bench-histogram                       how fast histograms count, beside others, 3 minutes
 #   make bench-foreign                         how often it is right on servers of others, an hour
 
 SHELL := /bin/bash
@@ -29,7 +30,7 @@ FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fron
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
 .PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-ssh \
-	bench-foreign clean
+	bench-foreign bench-histogram clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -58,6 +59,12 @@ bench-ssh: $(VENV)/.tests
 
 bench-foreign: $(VENV)/.tests
 	@$(BIN)/python tests/bench/foreign.py
+
+# Peers one by one: of one that cannot be had, the table says so.
+bench-histogram: $(VENV)/.tests
+	@for each in hdrhistogram prometheus-client ddsketch fast-histogram; do \
+		$(PIP) install "$$each" || echo "perfkit: $$each cannot be installed" >&2; done
+	@$(BIN)/python tests/bench/histogram.py
 
 venv: $(VENV)/.installed
 	@echo "perfkit: $(VENV) is ready"
