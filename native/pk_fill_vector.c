@@ -2,8 +2,8 @@
  *
  * One is taken from the patterns, so that buckets begin at their bounds, and only the upper halves
  * are looked at: 19 bits of the mantissa. The correction of each comes from registers. Groups with
- * a value that these bits leave undecided (0.2 % of random ones), or that is not plain, are counted
- * one by one from what was loaded. */
+ * a value that these bits leave undecided (0.2 % of random ones), or that is neither plain nor
+ * zero, are counted one by one from what was loaded. */
 #include "pk_fill.h"
 
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 8)
@@ -30,6 +30,7 @@ typedef struct {
     __m512d sums[2];
     __m512d min;
     __m512d max;
+    uint64_t zero_count;
 } statistics;
 
 #define PK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
@@ -81,8 +82,8 @@ PK_INLINE void hold_group(__m512d group[2])
     __asm__ volatile("" : "+v"(group[0]), "+v"(group[1]));
 }
 
-/* The slots of a group; whether all of them are right. */
-PK_INLINE bool find_slots(const corrections *with, const __m512d group[2], __m512i *ret)
+/* The slots of a group; a mask of those that may be wrong. */
+PK_INLINE __mmask16 find_slots(const corrections *with, const __m512d group[2], __m512i *ret)
 {
     const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     const __mmask32 even_words = 0x55555555;
@@ -102,7 +103,26 @@ PK_INLINE bool find_slots(const corrections *with, const __m512d group[2], __m51
     __mmask16 special = _mm512_cmpge_epu32_mask(
         _mm512_sub_epi32(upper, _mm512_set1_epi32(LEAST_PLAIN)), _mm512_set1_epi32(PLAIN_COUNT));
     *ret = _mm512_srl_epi32(sum, with->shift);
-    return (undecided | special) == 0;
+    return undecided | special;
+}
+
+/* Sends zeros to the slot of infinity, which no number has; false where `odd` has others too. */
+PK_INLINE bool move_zeros(__mmask16 odd, uint32_t zero_slot, __m512d group[2], __m512i *slots,
+                          statistics *statistics)
+{
+    const __m512i magnitude = _mm512_set1_epi64(INT64_MAX);
+    __mmask8 low = _mm512_testn_epi64_mask(_mm512_castpd_si512(group[0]), magnitude);
+    __mmask8 high = _mm512_testn_epi64_mask(_mm512_castpd_si512(group[1]), magnitude);
+    __mmask16 zero = (__mmask16)(low | (uint32_t)high << 8);
+    if ((odd & ~zero) != 0) {
+        return false;
+    }
+    __m512d none = _mm512_set1_pd(INFINITY); /* the least plain value is another one */
+    statistics->min = _mm512_min_pd(statistics->min, _mm512_mask_mov_pd(group[0], low, none));
+    statistics->min = _mm512_min_pd(statistics->min, _mm512_mask_mov_pd(group[1], high, none));
+    statistics->zero_count += (uint64_t)__builtin_popcount(zero);
+    *slots = _mm512_mask_set1_epi32(*slots, zero, (int)zero_slot);
+    return true;
 }
 
 PK_INLINE void count_group(uint32_t *counters, size_t stride, const uint32_t *slots)
@@ -131,8 +151,28 @@ PK_INLINE void add_statistics(statistics *statistics, const __m512d group[2])
 {
     statistics->sums[0] = _mm512_add_pd(statistics->sums[0], group[0]);
     statistics->sums[1] = _mm512_add_pd(statistics->sums[1], group[1]);
-    statistics->min = _mm512_min_pd(statistics->min, _mm512_min_pd(group[0], group[1]));
     statistics->max = _mm512_max_pd(statistics->max, _mm512_max_pd(group[0], group[1]));
+}
+
+PK_INLINE void note_min(statistics *statistics, const __m512d group[2])
+{
+    statistics->min = _mm512_min_pd(statistics->min, _mm512_min_pd(group[0], group[1]));
+}
+
+/* Zeros were counted with the others of their groups; their counters are no bucket's. */
+PK_INLINE void finish_zeros(pk_scratch *scratch, size_t stride, uint32_t zero_slot,
+                            uint64_t zero_count)
+{
+    pk_tally *tally = &scratch->tally;
+    if (zero_count == 0) {
+        return;
+    }
+    for (size_t set = 0; set < PK_FILL_SET_COUNT; set++) {
+        scratch->counters[set * stride + zero_slot] = 0;
+    }
+    tally->zero_count += zero_count;
+    tally->min = tally->min > 0 ? 0 : tally->min;
+    tally->max = tally->max < 0 ? 0 : tally->max;
 }
 
 PK_INLINE void finish(pk_scratch *scratch, const pk_bucketing *mapping,
@@ -150,6 +190,7 @@ PK_INLINE size_t fill(pk_scratch *scratch, const pk_bucketing *mapping, pk_numbe
 {
     size_t group_bytes = PK_FILL_GROUP_COUNT * pk_number_bytes(number);
     size_t stride = pk_scratch_stride(mapping);
+    const uint32_t zero_slot = 2047U << mapping->scale;
     size_t head = 0; /* groups put into the ring */
     corrections with = load_corrections(mapping);
     statistics kept = {
@@ -163,7 +204,10 @@ PK_INLINE size_t fill(pk_scratch *scratch, const pk_bucketing *mapping, pk_numbe
         __m512i slots;
         load_group(number, values, group);
         hold_group(group);
-        if (__builtin_expect(!find_slots(&with, group, &slots), 0)) {
+        __mmask16 odd = find_slots(&with, group, &slots);
+        if (__builtin_expect(odd == 0, 1)) {
+            note_min(&kept, group);
+        } else if (!move_zeros(odd, zero_slot, group, &slots, &kept)) {
             count_one_by_one(scratch, mapping, group);
             continue;
         }
@@ -179,6 +223,7 @@ PK_INLINE size_t fill(pk_scratch *scratch, const pk_bucketing *mapping, pk_numbe
         count_group(scratch->counters, stride, scratch->ring[i % PK_FILL_RING_COUNT]);
     }
     finish(scratch, mapping, &kept, head);
+    finish_zeros(scratch, stride, zero_slot, kept.zero_count);
     return count;
 }
 
