@@ -11,7 +11,7 @@ PERIOD_S = 3.0
 BURST_S = 1.2
 # Each character more doubles the number of ways in which a text fails to match.
 PATTERN = re.compile(r"(?:a+)+!")
-LENGTH_MAX = 28
+LENGTH_MIN, LENGTH_MAX = 12, 28
 
 
 def start(burn_s: float) -> dict[str, str]:
@@ -38,11 +38,10 @@ def check_query(text: str, count: int) -> bool:
 
 def _make_text(burn_s: float) -> tuple[str, int]:
     """A text and how often to match it, to take so long on this machine."""
-    for length in range(12, LENGTH_MAX):
-        text = "a" * length
+    length, took_s = LENGTH_MIN, 0.0
+    while length < LENGTH_MAX and took_s < burn_s / 4:
+        length += 1
         began = time.thread_time()
-        PATTERN.match(text)
-        took_s = max(time.thread_time() - began, 1e-6)
-        if took_s > burn_s / 4:
-            break
-    return text, max(1, round(burn_s / took_s))
+        PATTERN.match("a" * length)
+        took_s = time.thread_time() - began
+    return "a" * length, max(1, round(burn_s / max(took_s, 1e-6)))
