@@ -208,7 +208,7 @@ def find_uneven(case: Case) -> Uneven | None:
     least = max(DEEPEST_RATIO * max(together), 1.0)
     leading = [one for one, much in zip(spent.named, together, strict=True) if much >= least]
     best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
-    if best is None or not _is_dearer_than_rest(best.block_ns, spent.attributed_ns, answers, rest):
+    if best is None or not _is_dearer_than_rest(best, spent.attributed_ns, answers, rest):
         return None
     cost_ns = float(best.block_ns.sum()) / max(float(answers.sum()), 1.0)
     hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, share_with(case, spent, best.block_ns))
@@ -221,12 +221,15 @@ def _beyond(block_ns: Reals, answers: Reals) -> Reals:
 
 
 def _is_dearer_than_rest(
-    block_ns: Reals, attributed_ns: Reals, answers: Reals, residual_ns: Reals
+    one: Candidate, attributed_ns: Reals, answers: Reals, residual_ns: Reals
 ) -> bool:
-    """Whether dear blocks are so by this function more than by everything else."""
-    rest_ns = np.maximum(attributed_ns - block_ns, 0.0)
-    if rest_ns.sum() < REST_RATIO_MIN * attributed_ns.sum():
-        return False
+    """Whether dear blocks are so by this function more than by everything else.
+
+    Of a thread that cannot be told: what it computes for whom is not known.
+    """
+    rest_ns = np.maximum(attributed_ns - one.block_ns, 0.0)
+    if one.function is None or rest_ns.sum() < REST_RATIO_MIN * attributed_ns.sum():
+        return one.function is None
     dear = residual_ns > np.median(residual_ns)
 
     def growth(ns: Reals) -> float:
@@ -236,7 +239,7 @@ def _is_dearer_than_rest(
         ]
         return costs[0] / costs[1]
 
-    return growth(block_ns) >= UNEVEN_AGAINST_REST_MIN * growth(rest_ns)
+    return growth(one.block_ns) >= UNEVEN_AGAINST_REST_MIN * growth(rest_ns)
 
 
 def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:
