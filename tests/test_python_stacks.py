@@ -116,6 +116,16 @@ while True:
 """
 
 
+PAUSING = """
+import threading, time
+def pause():
+    while True: time.sleep(0.004)
+for _ in range(20): threading.Thread(target=pause, daemon=True).start()
+print(flush=True)
+while True: time.sleep(9)
+"""
+
+
 def sample(pid: int, seconds: float) -> tuple[list[Item], Session]:
     """All that the collector tells of a process in one window."""
     session = COLLECTOR.open(Host(), resolve(Host(), pid, only_pid=True))
@@ -253,6 +263,17 @@ def test_python_stacks_survive_threads_that_come_and_go() -> None:
     assert status["walk_count"] > 50
     assert status["torn_count"] <= 0.2 * status["walk_count"]
     assert "churn" in leaf_run_ns(items)
+
+
+def test_python_stacks_of_threads_that_pause_for_moments_are_not_walked() -> None:
+    """Of twenty threads that all move between two looks, those that are blocked cost no walk."""
+    with running(sys.executable, "-c", PAUSING) as (pid, _):
+        items, session = sample(pid, 2.0)
+
+    status = session._reader._sampler.status()  # type: ignore[attr-defined]
+    assert status["tick_count"] > 20
+    assert status["walk_count"] < 5 * status["tick_count"]
+    assert "frames_blocked" in functions(items)
 
 
 def test_python_stacks_end_quietly_with_their_process() -> None:

@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfkit.analysis._hot import COUNTED_HERTZ_MIN, _excess_ns, find_grown, find_uneven
+from perfkit.analysis._hot import (
+    COUNTED_HERTZ_MIN,
+    Candidate,
+    _excess_ns,
+    _is_dearer_than_rest,
+    find_grown,
+    find_uneven,
+)
 from perfkit.analysis.case import build_case
 from perfkit.analysis.rules.hot_function import find
+from perfkit.analysis.stacks import Function
 from perfkit.codec import decode
 from perfkit.findings import Rejection
 
@@ -73,3 +81,20 @@ def test_answers_counted_seldom_say_nothing_of_single_blocks() -> None:
     assert find_grown(seldom) is None and find_uneven(seldom) is None
     (rejection,) = (one for one in find(seldom) if isinstance(one, Rejection))
     assert (rejection.observed, rejection.limit) == (2.0, COUNTED_HERTZ_MIN)
+
+
+@pytest.mark.parametrize(("slower", "is_dearer"), [(1.0, True), (2.5, False)])
+def test_a_machine_that_is_slower_for_moments_has_no_costly_requests(
+    slower: float, is_dearer: bool
+) -> None:
+    """In dear blocks the function is dearer than the rest where requests are, not where all is."""
+    answers = np.full(BLOCKS, 20.0)
+    is_slow = np.arange(BLOCKS) % 3 == 0
+    function_ns = 20 * MS * np.where(is_slow, 2.5, 1.0)
+    rest_ns = 20 * MS * np.where(is_slow, slower, 1.0)
+    one = Candidate("function", "f", function_ns, 0.0, 1.0, Function("f", "f.py"))
+    whole_ns = function_ns + rest_ns
+
+    told = _is_dearer_than_rest(one, whole_ns, answers, whole_ns - whole_ns.mean())
+
+    assert told is is_dearer

@@ -80,28 +80,9 @@ def _reject_waste(case: Case) -> Rejection | None:
         return Rejection(
             RULE.id, f"share of time {words}", share, WASTE_MAX, "ratio", STAGE_SOURCE, why
         )
-    collecting = find_collecting(case)
-    if collecting is not None and passes_gate(collecting.share):
-        return Rejection(
-            RULE.id,
-            "part of the service's CPU time that is garbage collection",
-            collecting.cpu_ratio,
-            WASTE_MAX,
-            "ratio",
-            FLAG_SOURCE,
-            "without it the service could serve more: gc_pause comes first",
-        )
-    spinning = find_spinning(case)
-    if spinning is not None and passes_gate(spinning.share):
-        return Rejection(
-            RULE.id,
-            "part of the serving threads' CPU time spent spinning on a lock",
-            spinning.cpu_ratio,
-            WASTE_MAX,
-            "ratio",
-            SPIN_SOURCE,
-            "without it the service could serve more: spin_lock_contention comes first",
-        )
+    yielding = _reject_for_own_waste(case)
+    if yielding is not None:
+        return yielding
     claim = next(iter(claims(case)), None)
     if claim is not None:
         return Rejection(
@@ -124,6 +105,32 @@ def _reject_waste(case: Case) -> Rejection | None:
             STAGE_SOURCE,
             "requests cost more, there are not only more of them",
         )
+    return None
+
+
+def _reject_for_own_waste(case: Case) -> Rejection | None:
+    """Where the service's CPU time goes to what serves nobody: without it it could serve more."""
+    collecting, spinning = find_collecting(case), find_spinning(case)
+    wastes = (
+        (
+            collecting,
+            "of its CPU time that is garbage collection",
+            FLAG_SOURCE,
+            "gc_pause",
+        ),
+        (
+            spinning,
+            "of its CPU time spent spinning on a lock",
+            SPIN_SOURCE,
+            "spin_lock_contention",
+        ),
+    )
+    for found, what, source, cause in wastes:
+        if found is not None and passes_gate(found.share):
+            why = f"without it the service could serve more: {cause} comes first"
+            return Rejection(
+                RULE.id, f"part {what}", found.cpu_ratio, WASTE_MAX, "ratio", source, why
+            )
     return None
 
 

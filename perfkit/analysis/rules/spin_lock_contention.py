@@ -20,9 +20,13 @@ CALLER_RATIO_MIN = 0.5
 def find(case: Case) -> Iterator[Finding | Rejection]:
     """Time: CPU of serving threads that spin. Mechanism: the leaf of their native stacks."""
     found = find_spinning(case)
+    if found is None:
+        metric, why = "samples of threads that spin on a lock", "none was met"
+        yield Rejection(RULE.id, metric, 0, SAMPLES_MIN - 1, "", SOURCE, why)
+        return
     rejection = _reject(found)
-    if rejection is not None or found is None:
-        yield rejection or _none()
+    if rejection is not None:
+        yield rejection
         return
     yield _finding(case, found)
     lock = case.share(State.LOCK_WAIT)
@@ -34,14 +38,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         )
 
 
-def _none() -> Rejection:
-    metric, why = "samples of threads that spin on a lock", "none was met"
-    return Rejection(RULE.id, metric, 0, SAMPLES_MIN, "", SOURCE, why)
-
-
-def _reject(found: Spinning | None) -> Rejection | None:
-    if found is None:
-        return _none()
+def _reject(found: Spinning) -> Rejection | None:
     tests = (
         ("share of time spinning on a lock", found.share.value, SHARE_GATE, "ratio"),
         (
