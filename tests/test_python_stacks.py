@@ -148,7 +148,7 @@ def functions(items: list[Item]) -> dict[str, set[str]]:
 
 
 def call_run_ns(items: list[Item]) -> dict[tuple[str, str], int]:
-    """CPU time by innermost function and who called it."""
+    """CPU time by innermost function and who called it ("": it is the outermost)."""
     rows = [item for item in items if isinstance(item, Row)]
     names: dict[object, list[str]] = {}
     for row in rows:
@@ -157,7 +157,7 @@ def call_run_ns(items: list[Item]) -> dict[tuple[str, str], int]:
     spent: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.table == "stack_samples" and row.values[4] == "frames":
-            inner, outer = names[row.values[5]][:2]
+            inner, outer, *_ = [*names[row.values[5]], ""]
             spent[inner, outer] = spent.get((inner, outer), 0) + int(row.values[6])
     return spent
 
