@@ -11,9 +11,13 @@ import pytest
 from perfkit.analysis._hot import (
     COUNTED_HERTZ_MIN,
     Candidate,
+    Spent,
+    find_grown,
+)
+from perfkit.analysis._uneven import (
     _excess_ns,
     _is_dearer_than_rest,
-    find_grown,
+    _stands_out,
     find_uneven,
 )
 from perfkit.analysis.case import build_case
@@ -98,3 +102,29 @@ def test_a_machine_that_is_slower_for_moments_has_no_costly_requests(
     told = _is_dearer_than_rest(one, whole_ns, answers, whole_ns - whole_ns.mean())
 
     assert told is is_dearer
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("is_machine", [False, True])
+def test_what_makes_requests_costly_stands_out_and_a_slower_machine_does_not(
+    seed: int, is_machine: bool
+) -> None:
+    """A quarter of the requests cost 35 ms more; or all code is dearer for moments."""
+    chance = np.random.default_rng(seed)
+    answers = chance.poisson(15, BLOCKS).astype(float)
+    slow = chance.uniform(0.5, 1.5, BLOCKS) if is_machine else np.ones(BLOCKS)
+    costly = answers if is_machine else chance.binomial(answers.astype(int), 0.25)
+    function_ns = 35 * MS * costly * slow
+    rest_ns = 4 * MS * answers * slow
+    one = Candidate("function", "f", function_ns, 0.0, 1.0, Function("f", "f.py"))
+    whole_ns = function_ns + rest_ns
+
+    assert _stands_out(one, Spent(whole_ns, whole_ns, (one,)), answers) is not is_machine
+
+
+def test_a_function_without_a_rest_beside_it_does_not_stand_out() -> None:
+    """Where the rest is a tenth, how much that varies is chance."""
+    ns, answers = blocks(0.25, 24.0, 1)
+    one = Candidate("function", "f", 0.9 * ns, 0.0, 1.0, Function("f", "f.py"))
+
+    assert not _stands_out(one, Spent(ns, ns, (one,)), answers)

@@ -35,16 +35,6 @@ ATTRIBUTED_MIN = 0.3
 # The deepest function that has half of what grew, or of what varies: its callers have that too.
 DEEPEST_RATIO = 0.5
 ARRIVALS_MIN = 0.5
-# A few requests cost most: measured 1.5 to 3.2 where one of four handlers costs 24 ms more, at most
-# 0.7 where all are alike (three servers, docs/benchmarks.md), 1.3 where work piles up.
-UNEVEN_RATIO_MIN = 1.4
-UNEVEN_NS_MIN = 2e6
-UNEVEN_ANSWERS_MIN = 100.0
-# A machine that is slower for moments makes all code dearer: the function must be so beyond the
-# rest, and there must be a rest to tell. In blocks of dear requests against the others it was 1.08
-# and 1.11 times as dear where only the machine had changed, 1.44 and more where requests had.
-UNEVEN_AGAINST_REST_MIN = 1.25
-REST_RATIO_MIN = 0.1
 # Answers counted less often vary from block to block by themselves: in a service whose requests all
 # cost the same, counted at 2 Hz, the excess was 0.9 to 2.4 of a mean and the growth 1.1 to 1.9 (8
 # runs); counted at 3 to 10 Hz, the excess was 0.1 to 0.8.
@@ -176,85 +166,6 @@ def _most_grown(blocks: _Blocks, spent: Spent) -> Candidate | None:
     return max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
 
 
-@dataclass(frozen=True)
-class Uneven:
-    """A few requests cost most: what one of them costs, and a mean one, and who is hot in them."""
-
-    hot: Hot
-    costly_ns: float
-    mean_ns: float
-
-
-def find_uneven(case: Case) -> Uneven | None:
-    """What makes a few requests costly; None where all cost about the same, or that is not known.
-
-    Where each request costs the same, CPU time per block follows the answers; where a part p costs
-    x and the others next to nothing, the variance of what is left over is (1 - p) x times the mean
-    (a compound Poisson sum, given the count). Both a block and two of them must say so, since
-    answers are counted with an error of a few; and CPU time itself must vary as much, since where
-    it is at its limit only the answers do.
-    """
-    spent = spend(case)
-    axis = case.aligned.axis
-    answers = _answered(case, axis.sum_blocks(case.requests.arrivals))
-    if not tells_blocks(case) or answers.sum() < UNEVEN_ANSWERS_MIN or not spent.named:
-        return None
-    mean_ns = float(spent.whole_ns.sum() / answers.sum())
-    excess_ns = min(_excess_ns(spent.whole_ns, answers, width) for width in (1, 2))
-    if excess_ns < max(UNEVEN_RATIO_MIN * mean_ns, UNEVEN_NS_MIN):
-        return None
-    rest = spent.whole_ns - mean_ns * answers
-    together = [float((_beyond(one.block_ns, answers) * rest).sum()) for one in spent.named]
-    least = max(DEEPEST_RATIO * max(together), 1.0)
-    leading = [one for one, much in zip(spent.named, together, strict=True) if much >= least]
-    best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
-    if best is None or not _is_dearer_than_rest(best, spent.attributed_ns, answers, rest):
-        return None
-    cost_ns = float(best.block_ns.sum()) / max(float(answers.sum()), 1.0)
-    hot = Hot(best, cost_ns, cost_ns, 1.0, 1.0, share_with(case, spent, best.block_ns))
-    return Uneven(hot, mean_ns + excess_ns, mean_ns)
-
-
-def _beyond(block_ns: Reals, answers: Reals) -> Reals:
-    """CPU time per block less what as many answers cost on average."""
-    return np.asarray(block_ns - answers * (block_ns.sum() / max(float(answers.sum()), 1.0)))
-
-
-def _is_dearer_than_rest(
-    one: Candidate, attributed_ns: Reals, answers: Reals, residual_ns: Reals
-) -> bool:
-    """Whether dear blocks are so by this function more than by everything else.
-
-    Of a thread that cannot be told: what it computes for whom is not known.
-    """
-    rest_ns = np.maximum(attributed_ns - one.block_ns, 0.0)
-    if one.function is None or rest_ns.sum() < REST_RATIO_MIN * attributed_ns.sum():
-        return one.function is None
-    dear = residual_ns > np.median(residual_ns)
-
-    def growth(ns: Reals) -> float:
-        costs = [
-            float(ns[part].sum()) / max(float(answers[part].sum()), 1.0) + COST_FLOOR_NS
-            for part in (dear, ~dear)
-        ]
-        return costs[0] / costs[1]
-
-    return growth(one.block_ns) >= UNEVEN_AGAINST_REST_MIN * growth(rest_ns)
-
-
-def _excess_ns(block_ns: Reals, answers: Reals, width: int) -> float:
-    """Variance over mean of CPU time per so many blocks, beyond what answers in them explain.
-
-    The last block is seldom a whole one.
-    """
-    count = (len(block_ns) - 1) // width * width
-    ns = block_ns[:count].reshape(-1, width).sum(axis=1)
-    came = answers[:count].reshape(-1, width).sum(axis=1)
-    expected = came * ns.sum() / max(float(came.sum()), 1.0)
-    varied = min(float((ns - expected).var()), float(ns.var()))
-    return varied / max(float(ns.mean()), 1.0)
-
-
 def find_largest(case: Case) -> Hot | None:
     """The candidate that costs most in itself, whatever it is compared with."""
     spent = spend(case)
@@ -281,10 +192,10 @@ def _divide(case: Case) -> _Blocks | None:
     quick[order[:count]] = True
     slow[order[-count:]] = True
     ratio = float(latency[slow].mean()) / max(float(latency[quick].mean()), 1.0)
-    return _Blocks(_answered(case, arrivals), quick, slow, ratio)
+    return _Blocks(answered_blocks(case, arrivals), quick, slow, ratio)
 
 
-def _answered(case: Case, arrivals: Reals) -> Reals:
+def answered_blocks(case: Case, arrivals: Reals) -> Reals:
     """Answers per block: what came, less what more there is in flight at its end than before."""
     in_flight = case.requests.in_flight
     ends = np.minimum(np.arange(1, len(arrivals) + 1) * SLOTS_PER_BLOCK, len(in_flight)) - 1

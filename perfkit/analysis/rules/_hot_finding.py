@@ -12,13 +12,12 @@ from perfkit.analysis._grown import has_grown, was_halted
 from perfkit.analysis._hot import (
     Candidate,
     Hot,
-    Uneven,
     area_share,
     find_grown,
     find_largest,
-    find_uneven,
 )
 from perfkit.analysis._long_requests import LongRequests, find_long
+from perfkit.analysis._uneven import Uneven, find_uneven
 from perfkit.analysis.areas import Inside, find_inside
 from perfkit.analysis.case import Case
 from perfkit.analysis.collecting import reject_for_collecting
