@@ -39,6 +39,7 @@ BORN_AFTER_NS = 200_000_000
 _CPU_CAUSES = frozenset(
     {
         "busy_poll_thread",
+        "context_switch_storm",
         "cpu_affinity",
         "cpu_contention_neighbour",
         "cpu_priority_low",
@@ -53,6 +54,7 @@ EXPLAINED_BY = {
     State.THROTTLED: frozenset({"cpu_throttled", "sibling_cpu", "busy_poll_thread"}),
     State.GIL_WAIT: frozenset(
         {
+            "context_switch_storm",
             "gc_pause",
             "gil_contention",
             "hot_function",
@@ -61,7 +63,7 @@ EXPLAINED_BY = {
             "regex_backtracking",
         }
     ),
-    State.LOCK_WAIT: frozenset({"lock_contention"}),
+    State.LOCK_WAIT: frozenset({"context_switch_storm", "lock_contention"}),
     State.RUNNABLE: _CPU_CAUSES,
     State.QUEUE_WAIT: frozenset({"load_saturation", "thread_pool_exhausted"}),
 }
