@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perfkit.analysis._grown import has_grown
 from perfkit.analysis._hot import (
     COUNTED_HERTZ_MIN,
     Candidate,
+    Hot,
     Spent,
     find_grown,
 )
@@ -21,6 +23,7 @@ from perfkit.analysis._uneven import (
     find_uneven,
 )
 from perfkit.analysis.case import build_case
+from perfkit.analysis.intervals import Share
 from perfkit.analysis.rules.hot_function import find
 from perfkit.analysis.stacks import Function
 from perfkit.codec import decode
@@ -128,3 +131,17 @@ def test_a_function_without_a_rest_beside_it_does_not_stand_out() -> None:
     one = Candidate("function", "f", 0.9 * ns, 0.0, 1.0, Function("f", "f.py"))
 
     assert not _stands_out(one, Spent(ns, ns, (one,)), answers)
+
+
+@pytest.mark.parametrize(
+    ("rest_part", "growth", "is_told"),
+    [(0.5, 2.5, True), (0.05, 2.5, False), (0.05, 4.5, True)],
+)
+def test_a_function_with_nothing_beside_it_must_have_grown_by_more(
+    rest_part: float, growth: float, is_told: bool
+) -> None:
+    """Twice and a half is what a slower machine does to a function that is all there is."""
+    one = Candidate("function", "f", np.ones(4), 0.0, 1.0, Function("f", "f.py"))
+    hot = Hot(one, MS, growth * MS, 1.0, 2.0, Share(0.5, 0.4, 0.6), 1.0, rest_part)
+
+    assert has_grown(hot) is is_told

@@ -59,6 +59,7 @@ class Hot:
 
     `quick_ns` and `slow_ns` are its CPU time per request in the quick and the slow third of the
     window; `rest_ratio` is how the cost of everything else grew; `share` is that of the ledger.
+    `rest_part` is what everything else is of the CPU time in the quick third, 0..1, and
     `grown_share` is how much of what slow requests take longer is time on a CPU or behind it, 0..1.
     """
 
@@ -69,6 +70,7 @@ class Hot:
     latency_ratio: float
     share: Share
     grown_share: float = 1.0
+    rest_part: float = 1.0
 
     @property
     def ratio(self) -> float:
@@ -96,6 +98,10 @@ class Spent:
         enough = self.attributed_ns >= ATTRIBUTED_MIN * self.whole_ns
         base_ns = np.where(enough, self.attributed_ns, self.whole_ns)
         return np.asarray(np.minimum(block_ns / np.maximum(base_ns, 1.0), 1.0))
+
+    def part_of(self, one: Candidate) -> float:
+        """What a candidate is of the attributed CPU time, 0..1."""
+        return float(one.block_ns.sum() / max(float(self.attributed_ns.sum()), 1.0))
 
     @property
     def named(self) -> tuple[Candidate, ...]:
@@ -152,6 +158,7 @@ def find_grown(case: Case) -> Hot | None:
         latency_ratio=blocks.latency_ratio,
         share=share_with(case, spent, best.block_ns * excess_ratio),
         grown_share=_grown_share(case, blocks),
+        rest_part=rest_quick / max(quick + rest_quick, 1.0),
     )
 
 

@@ -22,6 +22,7 @@ from perfkit.analysis._hot import (
 )
 from perfkit.analysis.case import Case
 from perfkit.analysis.columns import Reals
+from perfkit.analysis.compare import SHARE_GATE
 
 # A few requests cost most: measured 1.5 to 3.2 where one of four handlers costs 24 ms more, at most
 # 0.7 where all are alike (three servers, docs/benchmarks.md), 1.3 where work piles up.
@@ -69,9 +70,11 @@ def find_uneven(case: Case) -> Uneven | None:
     if excess_ns < max(UNEVEN_CLEAR_RATIO_MIN * mean_ns, UNEVEN_NS_MIN):
         return None
     rest = spent.whole_ns - mean_ns * answers
-    together = [float((_beyond(one.block_ns, answers) * rest).sum()) for one in spent.named]
-    least = max(DEEPEST_RATIO * max(together), 1.0)
-    leading = [one for one, much in zip(spent.named, together, strict=True) if much >= least]
+    # What takes less cannot pass as a cause: with few samples such a one leads by chance.
+    named = [one for one in spent.named if spent.part_of(one) > SHARE_GATE]
+    together = [float((_beyond(one.block_ns, answers) * rest).sum()) for one in named]
+    least = max(DEEPEST_RATIO * max(together, default=0.0), 1.0)
+    leading = [one for one, much in zip(named, together, strict=True) if much >= least]
     best = max(leading, key=lambda one: (one.depth, one.own_ns, one.name), default=None)
     if best is None or not _is_dearer_than_rest(best, spent.attributed_ns, answers, rest):
         return None

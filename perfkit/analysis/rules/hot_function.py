@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from perfkit.analysis._grown import (
     AGAINST_REST_MIN,
     GROWN_SHARE_MIN,
-    GROWTH_MIN,
     LATENCY_GROWTH_MIN,
+    least_growth,
 )
 from perfkit.analysis._hot import COUNTED_HERTZ_MIN, Hot, counted_hertz, find_grown, tells_blocks
 from perfkit.analysis.areas import FEW_RATIO_MIN
@@ -111,7 +111,13 @@ def _reject(hot: Hot | None) -> Rejection:
     cost = f"CPU per request of {name}, slow parts of the window against quick ones"
     share = f"share of time that goes with {name}"
     tests = (
-        (cost, hot.ratio, GROWTH_MIN, "x", f"that is {to_percent(hot.share.value)} of the time"),
+        (
+            cost,
+            hot.ratio,
+            least_growth(hot),
+            "x",
+            f"that is {to_percent(hot.share.value)} of the time",
+        ),
         (f"{cost}, as that of all else", hot.ratio / hot.rest_ratio, AGAINST_REST_MIN, "x", rest),
         (share, hot.share.value, SHARE_GATE, "ratio", f"it grew x{hot.ratio:.1f}"),
         (f"{share}, at the least", hot.share.low, SHARE_LOW_GATE, "ratio", "it varies"),
@@ -171,8 +177,9 @@ RULE = Rule(
         "Python stacks tell the functions; of threads without, native ones, and of these the\n"
         "service's own code is named, not what it calls in the C library or the kernel.\n"
         "Mechanism: its CPU per request in the slowest third of the window is at least twice\n"
-        "that in the quickest third, and grew more than everything else did; and of what slow\n"
-        "requests take longer, 30 % or more is time on a CPU or behind its own threads.\n"
+        "that in the quickest third (four times where there is little else), and grew more than\n"
+        "everything else did; and of what slow requests take longer, 30 % or more is time on a\n"
+        "CPU or behind its own threads.\n"
         "Or: a part of the requests, each over a connection of its own, takes twice the usual\n"
         "time and more, and it runs while one of those is in flight, and hardly ever else.\n"
         "Or: a few requests cost most of the CPU time, by its spread over the window, and it is\n"
