@@ -26,6 +26,11 @@ CARRIED_MIN = 0.5
 # A lock that is waited for is held: some user of it works or sleeps. Samples blur this: locks
 # measured 0.01 to 0.14, pools whose requests queue elsewhere 0.18 to 0.78.
 HOLDERLESS_SHARE = 0.17
+# Where each waiter carries a request and idles somewhere else, it is no pool's: then only the looks
+# are too few to have seen the holder (a lock kept for 25 ms, 16 threads: 0.35 and 0.37).
+HOLDERLESS_VISITED = 0.5
+VISITED_MIN = 0.3
+CARRIED_WHOLE = 0.8
 # Threads that wait nowhere else are workers at their pool's word: after a lock they would do
 # something else, or idle somewhere (locks measured 0.6 to 12 of it, pools 0). Unless one of them
 # always works, as the holder of a lock would: pools measured 0.06 and more, or, where they are
@@ -120,18 +125,23 @@ class _Words:
         working = np.minimum(self.mean(self._busy_entries & of_users), 1.0)
         return float((word.waiters * (1 - working)).sum() / max(word.waiters.sum(), 1e-9))
 
+    def elsewhere_ratio(self, word: _Word) -> float:
+        """How long its users wait for work elsewhere, by the time that they wait here."""
+        of_users = np.isin(self.timeline.thread, word.threads)
+        idle = of_users & np.isin(self.timeline.states(), [int(state) for state in IDLE_STATES])
+        others_ns = float(self._undecided_ns[word.threads].sum() - word.thread_ns.sum())
+        elsewhere_ns = float(self.timeline.ns[idle].sum()) + others_ns
+        return elsewhere_ns / max(float(word.thread_ns.sum()), 1.0)
+
     def is_home(self, word: _Word) -> bool:
         """Whether its users wait only here, and at times none works, or never two at a time."""
         states = self.timeline.states()
         of_users = np.isin(self.timeline.thread, word.threads)
-        idle = of_users & np.isin(states, [int(state) for state in IDLE_STATES])
-        others_ns = float(self._undecided_ns[word.threads].sum() - word.thread_ns.sum())
-        elsewhere_ns = float(self.timeline.ns[idle].sum()) + others_ns
         # Neither wait says that a thread works: two may wait while a third does.
         queued = np.isin(states, [int(State.RUNNABLE), int(State.GIL_WAIT)])
         working = self.mean(self._busy_entries & of_users & ~queued)
         return bool(
-            elsewhere_ns <= ELSEWHERE_MAX * word.thread_ns.sum()
+            self.elsewhere_ratio(word) <= ELSEWHERE_MAX
             and (
                 self.holderless_share(word) > HOLDERLESS_POOL
                 or np.percentile(working, IN_TURN_QUANTILE) <= IN_TURN_MAX
@@ -167,9 +177,11 @@ def _shared_decider(words: _Words, requests: Requests) -> Callable[[int], State]
 
     def decide(label: int) -> State:
         word = words.shared[label]
-        idle = _carried(_blocks(word.waiters), unserved) < CARRIED_MIN
+        carried = _carried(_blocks(word.waiters), unserved)
         # Requests may queue elsewhere, as for a loop's thread: but a lock also has a holder.
-        idle = idle or words.holderless_share(word) > HOLDERLESS_SHARE
+        is_visited = carried >= CARRIED_WHOLE and words.elsewhere_ratio(word) >= VISITED_MIN
+        holderless_max = HOLDERLESS_VISITED if is_visited else HOLDERLESS_SHARE
+        idle = carried < CARRIED_MIN or words.holderless_share(word) > holderless_max
         idle = idle or words.is_home(word)
         if not requests.counted:
             idle = words.fills_window(words.timeline.label == label)
