@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.analysis.areas import LOGGING, MATCHING, find_inside, to_area
+from perfkit.analysis.areas import LOGGING, MATCHING, SPINNING, find_inside, to_area
 from perfkit.analysis.case import Case, build_case
 from perfkit.analysis.places import KERNEL, NATIVE
 from perfkit.analysis.stacks import Function
@@ -30,6 +30,11 @@ def read(name: str) -> Case:
         (Function("match", "/usr/lib/python3.10/re.py"), MATCHING),
         (Function("sre_ucs2_match", "/usr/bin/python3.12", NATIVE), MATCHING),
         (Function("pcre2_match_8", "/lib/libpcre2-8.so.0", NATIVE), MATCHING),
+        (Function("SRE_pattern_match", "/usr/bin/python3.12", NATIVE), MATCHING),
+        (Function("pattern_search", "/usr/bin/python3.12", NATIVE), MATCHING),
+        (Function("pthread_spin_lock", "/lib/libc.so.6", NATIVE), SPINNING),
+        (Function("base::SpinLock::SlowLock()", "/app/server", NATIVE), SPINNING),
+        (Function("rte_spinlock_lock", "/app/server", NATIVE), SPINNING),
         (Function("spdlog::logger::log_it_(int)", "/app/server", NATIVE), LOGGING),
     ],
 )
@@ -44,6 +49,14 @@ def test_functions_of_a_library_are_its_area(function: Function, area: Function)
         Function("emit", "/app/mylogging/__init__.py"),
         Function("log", "/app/logging.py"),
         Function("match", "/app/re.py"),
+        Function("info", "/srv/app/logging/__init__.py"),
+        Function("find", "/srv/app/re/__init__.py"),
+        Function("pattern_cache_lookup", "/app/server", NATIVE),
+        Function("SREgistry_get", "/app/server", NATIVE),
+        Function("ReadSpinLockStats", "/app/server", NATIVE),
+        Function("spinlock_free_queue_push", "/app/server", NATIVE),
+        Function("NoSpinLockNeeded", "/app/server", NATIVE),
+        Function("SpinLock::Unlock()", "/app/server", NATIVE),
         Function("sre_ucs2_match", "/app/sre.py"),
         Function("search", "/app/search", NATIVE),
         Function("pcre2_match_8", "[kernel]", KERNEL),

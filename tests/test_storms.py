@@ -71,3 +71,33 @@ def test_who_set_the_loop_going_does_not_ask() -> None:
 
     assert _asking((put, rank, once, main)) == rank
     assert _asking((put, once, main)) is None
+
+
+def test_without_counted_answers_nothing_says_what_is_handed_over_for_one() -> None:
+    """A pair of threads on a Unix socket that pass 4,000 requests a second: no fault."""
+    case = case_of("context_switch_storm.near_miss.unix")
+    fires = case_of("context_switch_storm.fires.asyncio")
+    untold = replace(fires, requests=replace(fires.requests, counted=False))
+
+    for one in (case, untold):
+        (rejection,) = find(one)
+        assert isinstance(rejection, Rejection)
+        assert (rejection.metric, rejection.observed) == ("answers that were counted", 0)
+
+
+def test_sixteen_threads_may_share_one_that_answers() -> None:
+    """Each switches a thirteenth as often as the one that all ask."""
+    storm = find_storm(case_of("context_switch_storm.fires.shared"))
+
+    assert storm is not None
+    assert len(storm.names) == 17
+    assert storm.function == Function("encode_items", "/redacted/tasks.py")
+
+
+def test_only_python_s_own_files_hand_over() -> None:
+    """A service may have a module of the same name, by its path."""
+    put = Function("SimpleQueue.put", "/usr/lib/python3.12/queue.py")
+    mine = Function("encode", "/srv/app/tasks.py")
+
+    assert _asking((put, mine)) == mine
+    assert _asking((Function("gather", "/usr/lib/python3.12/asyncio/tasks.py"), mine)) == mine

@@ -11,10 +11,12 @@ from perfkit.analysis.case import Case, build_case
 from perfkit.analysis.compare import SHARE_GATE, hold_against, passes_gate
 from perfkit.analysis.correlate import (
     EXPLAINED_BY,
+    WINDOW_MIN_S,
     RuleLike,
     ended_after_s,
     give_verdict,
     is_slight,
+    observed_s,
     run_rules,
     unexplained_share,
     waste_shares,
@@ -79,6 +81,9 @@ def analyse(
     skips = [*_refused(capture.header), *skips, *hidden]
     verdict = give_verdict(case, findings)
     header = capture.header
+    if observed_s(header) < WINDOW_MIN_S:
+        skips.append(Skip("every cause", f"only {observed_s(header):.1f} s were observed"))
+        rejections = []
     return Report(
         schema=SCHEMA,
         perfkit_version=__version__,

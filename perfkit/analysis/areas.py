@@ -19,6 +19,7 @@ from perfkit.analysis.own_code import is_own
 from perfkit.analysis.places import NATIVE
 from perfkit.analysis.stacks import (
     RUNTIME,
+    STANDARD_LIBRARY,
     CpuByStack,
     Function,
     charge_cpu,
@@ -37,9 +38,22 @@ FEW_RATIO_MIN = 0.3
 # Fewer samples of a function, or of the area in it, are chance.
 SAMPLES_MIN = 4
 FUNCTIONS_MAX = 1 << 14
+# Of the standard library and of packages; a service may have modules of the same names.
+_PACKAGE = r"(?:.*/(?:site|dist)-packages/)?"
 _PYTHON = (
-    (LOGGING, re.compile(r"(?:.*/)?(?:logging/(?:__init__|handlers)|loguru/\w+)\.py")),
-    (MATCHING, re.compile(r"(?:.*/)?(?:re/__init__|python3\.\d+/re|regex/_?regex)\.py")),
+    (
+        LOGGING,
+        re.compile(
+            rf"{STANDARD_LIBRARY}logging/(?:__init__|handlers)\.py|{_PACKAGE}loguru/\w+\.py"
+        ),
+    ),
+    (
+        MATCHING,
+        re.compile(
+            rf"{STANDARD_LIBRARY}re/__init__\.py|(?:.*/)?python3\.\d+/re\.py"
+            rf"|{_PACKAGE}regex/_?regex\.py"
+        ),
+    ),
 )
 # Engines that go back and try again: CPython's sre, regex, PCRE, Oniguruma, the C++ library's.
 _NATIVE = (
@@ -47,11 +61,20 @@ _NATIVE = (
     (
         MATCHING,
         re.compile(
-            r"_?sre_\w+|(?:_sre_SRE_)?SRE_?\w*|pattern_\w+|basic_match|pcre2?_\w+|match_at"
-            r"|.*std::__detail::_Executor<.*|boost::re_detail.*"
+            r"_?sre_\w+|(?:_sre_)?SRE(?:_\w+|\(\w+\))?"
+            r"|pattern_(?:search|match|fullmatch|findall|finditer|subx?n?|split|scanner)(?:_\w+)?"
+            r"|basic_match|pcre2?_\w+|match_at|.*std::__detail::_Executor<.*|boost::re_detail.*"
         ),
     ),
-    (SPINNING, re.compile(r"(?:__)?pthread_spin_lock|(?!.*[Uu]nlock).*[Ss]pin_?[Ll]ock.*|s_lock")),
+    # Whoever waits for one: the function's name ends in the lock's, or in what asks for it.
+    (
+        SPINNING,
+        re.compile(
+            r"(?:__)?pthread_spin_lock|s_lock"
+            r"|(?:.*(?:::|[_.]))?(?:[Ss]pin_?[Ll]ock|[Ss]pin_?[Mm]utex)"
+            r"(?:(?:::|_)(?:[Ll]ock|[Aa]cquire|[Ss]low|[Ww]ait|[Dd]elay)\w*)?(?:\(.*)?"
+        ),
+    ),
 )
 
 

@@ -50,6 +50,11 @@ class PeerComparison:
     against: Literal["like", "past", "run", "none"] = "like"
 
     @property
+    def has_like(self) -> bool:
+        """Whether it was held against others, or another run."""
+        return self.against in ("like", "run")
+
+    @property
     def is_apart(self) -> bool:
         """Whether the two differ by more than chance."""
         return self.errors_apart >= APART_ERRORS_MIN

@@ -30,6 +30,8 @@ UNREAD_BLOCKS_MIN = 0.6
 # Above this share of its time not seen, or stopped, nothing else can be said of a service.
 UNSEEN_SHARE = 0.5
 STOPPED_SHARE = 0.5
+# Of a peer that takes so much of the time, and was held against nothing but itself, it is said.
+LONE_PEER_SHARE = 0.6
 # Where so many threads are met that began in the window, and so many per answer, each answer has
 # its own: of those that live for a few milliseconds most are never met.
 BORN_MIN = 20
@@ -196,7 +198,18 @@ def _nothing_unusual(case: Case) -> str:
             f"{seen} requests spend {to_percent(unseen)} of their time in waits that are not seen "
             "from outside (timers, locks and queues of an event loop)."
         )
-    return "Nothing unusual."
+    lone = max(
+        (one for one in case.peers if not one.has_like),
+        key=lambda one: case.share(State.PEER_WAIT, one.peer.name).value,
+        default=None,
+    )
+    share = case.share(State.PEER_WAIT, lone.peer.name).value if lone is not None else 0.0
+    if lone is None or share < LONE_PEER_SHARE:
+        return "Nothing unusual."
+    return (
+        f"Nothing unusual. {to_percent(share)} of the time waits for {lone.peer.name}, which has "
+        "no like to be held against: --slow if that is too long, --against a run of better days."
+    )
 
 
 def _composition(case: Case) -> str:
@@ -214,8 +227,11 @@ def _composition(case: Case) -> str:
 
 
 def _ending(case: Case) -> str:
-    after_s = ended_after_s(case.aligned.header)
-    return "" if after_s is None else f" But the target ended {after_s:.1f} s into the window."
+    header = case.aligned.header
+    after_s = ended_after_s(header)
+    if after_s is not None:
+        return f" But the target ended {after_s:.1f} s into the window."
+    return f" But it was {header.interrupted}." if header.interrupted else ""
 
 
 def ended_after_s(header: Header) -> float | None:
@@ -256,12 +272,15 @@ def _lacking(case: Case) -> str:
         return f"There is no service to judge: {chosen_by or 'none was found on this host'}."
     if not len(case.timeline.ns):
         return "No thread of the target could be sampled."
-    observed_s = (header.clock.end_ns - header.clock.start_ns) / 1e9
-    after_s = ended_after_s(header)
-    observed_s = observed_s if after_s is None else after_s
-    if observed_s < WINDOW_MIN_S:
-        return f"Only {observed_s:.1f} s were observed; {WINDOW_MIN_S:.0f} s is the least."
+    if observed_s(header) < WINDOW_MIN_S:
+        return f"Only {observed_s(header):.1f} s were observed; {WINDOW_MIN_S:.0f} s is the least."
     return ""
+
+
+def observed_s(header: Header) -> float:
+    """How long the target was observed: the window, less when it ended before."""
+    after_s = ended_after_s(header)
+    return (header.clock.end_ns - header.clock.start_ns) / 1e9 if after_s is None else after_s
 
 
 def _symptom(case: Case) -> str:

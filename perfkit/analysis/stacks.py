@@ -25,6 +25,9 @@ SEEN_MIN = 8
 GIL, WALL = "gil", "wall"
 FRAMES, BLOCKED = "frames", "frames_blocked"
 RUNTIME = "runtime"
+# Where files of Python's own library lie; in captures that were made unrecognisable, or where only
+# names are known, a file is taken for what it is called.
+STANDARD_LIBRARY = r"(?:.*/python3\.\d+/|/redacted/)?"
 # A comprehension is a part of its function; before CPython 3.12 it has a frame of its own.
 _PARTS = re.compile(r"\.<locals>\.<(?:list|dict|set)comp>|\.<locals>\.<genexpr>")
 # Where threads of CPython's own library wait for work; seen there, a thread runs hardly ever.

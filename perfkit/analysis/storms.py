@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from perfkit.analysis.columns import Frame, Integers, Masks, Reals, sum_by
 from perfkit.analysis.contention import OWN_THREADS
 from perfkit.analysis.endpoints import read_endpoints
 from perfkit.analysis.intervals import Share, share_of_blocks
-from perfkit.analysis.stacks import Function, charge_cpu, read_running
+from perfkit.analysis.stacks import STANDARD_LIBRARY, Function, charge_cpu, read_running
 from perfkit.analysis.states import Label, State, name_rows
 
 Threads = list[tuple[int, int]]
@@ -24,8 +25,10 @@ SOURCE = "schedstat: times put on a CPU, and CPU time"
 SLICES_HERTZ_MIN = 1000.0
 # On average between two waits: more is work, of which handing over is a small part.
 SLICE_NS_MAX = 50_000.0
-# Who is put on a CPU less often than a tenth of the busiest only happens to be there.
-PART_RATIO_MIN = 0.1
+# Who is put on a CPU less often than a hundredth of the busiest only happens to be there; and
+# whoever hands over is answered: of all others together, as often as the busiest, or half of that.
+PART_RATIO_MIN = 0.01
+ANSWERED_MIN = 0.5
 WEIGHT_MIN = 0.01
 _SEEN_OWN = frozenset({State.FUTEX, State.LOCK_WAIT, State.GIL_WAIT, State.IDLE_PIPE})
 _OWN = frozenset({State.HANDOFF_WAIT, State.GIL_WAIT})
@@ -36,22 +39,10 @@ _AWAY = frozenset(
 _OUTWARD = _AWAY - {State.LOCK_WAIT} | {State.IDLE_CLIENT, State.IDLE_SELECTOR, State.IDLE_ACCEPT}
 # Waits on the service's own threads, whoever is charged with them.
 _BEHIND_OWN = _OWN | {State.ON_CPU}
-# The library code that hands over, of which every service has the same: who calls it is named.
-_HANDING_FILES = frozenset(
-    {
-        "_base.py",
-        "base_events.py",
-        "connection.py",
-        "events.py",
-        "futures.py",
-        "queue.py",
-        "queues.py",
-        "runners.py",
-        "selectors.py",
-        "tasks.py",
-        "thread.py",
-        "threading.py",
-    }
+# Python's own code that hands over, the same in every service: who calls it is named.
+_HANDING_FILES = re.compile(
+    rf"{STANDARD_LIBRARY}(?:queue|selectors|threading)\.py"
+    r"|(?:.*/python3\.\d+/)?(?:asyncio|concurrent/futures|multiprocessing)/\w+\.py"
 )
 _OUTERMOST = frozenset({"_run_once", "_bootstrap_inner"})
 
@@ -85,9 +76,9 @@ def find_storm(case: Case) -> Storm | None:
     """None where no two threads of the service switch so often for so little."""
     rows = _storm_rows(case.aligned.table("thread_runs"))
     rows, threads, thread = _keep_large(rows)
-    if len(threads) < 2:
-        return None
     slices = sum_by(thread, rows.integers("slice_count").astype(np.float64), len(threads))
+    if len(threads) < 2 or slices.sum() - slices.max() < ANSWERED_MIN * slices.max():
+        return None
     lasted = (rows.integers("moved_ns") - rows.integers("start_ns")).astype(np.float64)
     lasted_ns = sum_by(thread, lasted, 0)
     order = np.argsort(-slices, kind="stable").tolist()
@@ -126,7 +117,8 @@ def _keep_large(rows: Frame) -> tuple[Frame, Threads, Integers]:
     threads = sorted(one for one, count in counts.items() if count >= least)
     number = {one: place for place, one in enumerate(threads)}
     kept = np.array([one in number for one in pairs], dtype=bool)
-    return rows.where(kept), threads, np.array([number[one] for one in pairs if one in number])
+    mine = [number[one] for one in pairs if one in number]
+    return rows.where(kept), threads, np.array(mine, dtype=np.int64)
 
 
 def _share(case: Case, rows: Frame, threads: Threads, thread: Integers) -> Share:
@@ -226,4 +218,4 @@ def _asking(stack: tuple[Function, ...]) -> Function | None:
 
 
 def _hands_over(function: Function) -> bool:
-    return bool(function.kind) or function.file.rpartition("/")[2] in _HANDING_FILES
+    return bool(function.kind) or _HANDING_FILES.fullmatch(function.file) is not None

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from perfkit.analysis._grown import has_grown, was_halted
 from perfkit.analysis._hot import (
     Candidate,
@@ -36,6 +38,7 @@ RETRIED_RATIO_MAX = 0.5
 AROUND_RATIO_MIN = 0.3
 # One function calls for an area's work where so much of it is; else many do.
 CALLER_RATIO_MIN = 0.5
+MEANT = "if these requests are meant to cost more, nothing is wrong (--against RUN tells)"
 SOURCE = "Python stacks, schedstat"
 SOURCE_NATIVE = "native stacks, schedstat"
 SOURCE_THREADS = "schedstat; there are no stacks"
@@ -43,13 +46,17 @@ SOURCE_THREADS = "schedstat; there are no stacks"
 
 @dataclass(frozen=True)
 class HotFound:
-    """What a rule needs to report it; `verb` goes on after the function's name."""
+    """What a rule needs to report it; `verb` goes on after the function's name.
+
+    `may_be_meant` where nothing says that these requests were ever cheaper: no alarm then.
+    """
 
     candidate: Candidate
     verb: str
     share: Share
     confidence: float
     evidence: tuple[Evidence, ...]
+    may_be_meant: bool = False
 
 
 def find_hot(case: Case) -> HotFound | None:
@@ -106,7 +113,14 @@ def judge_area(case: Case, rule: Rule, area: Function, doing: str) -> Finding | 
         culprit=Culprit("function", caller.words) if caller is not None else Culprit("none"),
         evidence=(*found.evidence, part),
     )
-    return reject_for_collecting(case, finding) or finding
+    return reject_for_collecting(case, finding) or as_meant(finding, found)
+
+
+def as_meant(finding: Finding, found: HotFound) -> Finding:
+    """The finding as a warning that says so, where its requests may be meant to be dear."""
+    if not found.may_be_meant:
+        return finding
+    return structs.replace(finding, severity="warn", fix=f"{finding.fix}; {MEANT}")
 
 
 def _reject_area(case: Case, rule: Rule, area: Function, doing: str) -> Rejection:
@@ -188,12 +202,13 @@ def _found_uneven(case: Case, uneven: Uneven) -> HotFound:
         0.75 if candidate.kind == "function" else 0.6,
         (
             Evidence(
-                "CPU of one of the costly requests, of a mean one",
+                "CPU of one of the costly requests, at the least",
                 uneven.costly_ns / 1e6,
-                uneven.mean_ns / 1e6,
+                None,
                 "ms",
                 "schedstat against answers, spread over the blocks of the window",
             ),
+            Evidence("CPU of a mean request", uneven.mean_ns / 1e6, None, "ms", "schedstat"),
             Evidence(
                 f"CPU time of {candidate.name} in the window",
                 float(candidate.block_ns.sum()) / 1e9,
@@ -203,6 +218,7 @@ def _found_uneven(case: Case, uneven: Uneven) -> HotFound:
             ),
             *_around(case, candidate),
         ),
+        may_be_meant=True,
     )
 
 

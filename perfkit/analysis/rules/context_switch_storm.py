@@ -45,6 +45,10 @@ def _reject(storm: Storm) -> Rejection | None:
         (own, storm.own_ratio, OWN_RATIO_MIN, "ratio"),
     )
     why = f"{len(storm.names)} threads, {storm.slice_ns / 1000:.0f} us until they wait"
+    if math.isnan(storm.slices_per_answer):
+        metric = "answers that were counted"
+        why = "what is handed over for one of them is not known"
+        return Rejection(RULE.id, metric, 0, 1, "", "sock_diag", why)
     for metric, observed, limit, unit in tests:
         if observed <= limit:
             return Rejection(RULE.id, metric, observed, limit, unit, SOURCE, why)
@@ -61,6 +65,13 @@ def _finding(case: Case, storm: Storm) -> Finding:
     where = f" in {function.words}" if function is not None else ""
     culprit = Culprit("function", function.words) if function is not None else None
     evidence = [
+        Evidence(
+            "times that threads are put on a CPU for each answer",
+            storm.slices_per_answer,
+            SLICES_PER_ANSWER_MIN,
+            "",
+            SOURCE,
+        ),
         Evidence(
             f"times a second that {storm.names[0]} is put on a CPU, while it lasts",
             storm.slices_hertz,
@@ -83,9 +94,6 @@ def _finding(case: Case, storm: Storm) -> Finding:
             "system calls, futex addresses",
         ),
     ]
-    if not math.isnan(storm.slices_per_answer):
-        metric = "times that threads are put on a CPU for each answer"
-        evidence.insert(0, Evidence(metric, storm.slices_per_answer, None, "", SOURCE))
     if function is not None:
         metric = f"part of their CPU time in {function.words}"
         evidence.append(Evidence(metric, storm.function_ratio, None, "ratio", "Python stacks"))
@@ -93,7 +101,8 @@ def _finding(case: Case, storm: Storm) -> Finding:
         case,
         RULE,
         title=(
-            f"{len(storm.names)} threads hand work back and forth{where}: switches take "
+            f"{len(storm.names)} threads hand work back and forth{where}, "
+            f"{storm.slices_per_answer:.0f} switches an answer, for "
             f"{to_percent(storm.share.value)} of the time"
         ),
         share=storm.share,
@@ -130,6 +139,6 @@ RULE = Rule(
         "computes are gil_contention or lock_contention."
     ),
     fix="hand over many steps at once, or do small ones where they arise",
-    verify="an answer takes a few dozen switches: pidstat -w -t -p PID",
+    verify="an answer takes a few dozen switches",
     find=find,
 )

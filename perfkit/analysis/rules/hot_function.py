@@ -20,6 +20,7 @@ from perfkit.analysis.rules._hot_finding import (
     RETRIED_RATIO_MAX,
     SOURCE,
     HotFound,
+    as_meant,
     find_area,
     find_hot,
     source_of,
@@ -43,7 +44,7 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
         return
     finding = _finding(case, found)
     behind = reject_for_collecting(case, finding) or _reject_for_area(case, found)
-    yield behind or finding
+    yield behind or as_meant(finding, found)
     if behind is None:
         yield from _look_alikes(case)
 
