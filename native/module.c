@@ -16,7 +16,7 @@ static int module_exec(PyObject *module)
     if (pk_module_add_processes(module) != 0 || pk_module_add_dump(module) != 0) {
         return -1;
     }
-    if (pk_module_add_histogram(module) != 0) {
+    if (pk_module_add_histogram(module) != 0 || pk_module_add_stacktable(module) != 0) {
         return -1;
     }
     return pk_module_add_profiler(module);
@@ -30,7 +30,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "perfkit._native",
-    .m_doc = "Samplers of threads, sockets and stacks, histograms; see perfkit/_native.pyi.",
+    .m_doc = "Samplers of threads, sockets and stacks, histograms, tables of stacks; see perfkit/_native.pyi.",
     .m_size = sizeof(pk_module_state),
     .m_slots = module_slots,
     .m_traverse = pk_module_state_traverse,

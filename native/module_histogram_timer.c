@@ -157,6 +157,8 @@ int pk_module_state_traverse(PyObject *module, visitproc visit, void *arg)
     pk_module_state *state = PyModule_GetState(module);
     Py_VISIT(state->histogram_type);
     Py_VISIT(state->timer_type);
+    Py_VISIT(state->stacktable_type);
+    Py_VISIT(state->stacktree_type);
     return 0;
 }
 
@@ -165,6 +167,8 @@ int pk_module_state_clear(PyObject *module)
     pk_module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->histogram_type);
     Py_CLEAR(state->timer_type);
+    Py_CLEAR(state->stacktable_type);
+    Py_CLEAR(state->stacktree_type);
     return 0;
 }
 

@@ -18,6 +18,7 @@ int pk_module_add_profiler(PyObject *module);
 int pk_module_add_dump(PyObject *module);
 int pk_module_add_processes(PyObject *module);
 int pk_module_add_histogram(PyObject *module);
+int pk_module_add_stacktable(PyObject *module);
 
 /* Sets OSError of an errno value; NULL. */
 PyObject *pk_module_fail(int error);

@@ -10,12 +10,15 @@
 
 enum { PK_POOL_COUNT = 4 };
 
-/* The extension's state: what all histograms of an interpreter share. Under its GIL. */
+/* The extension's state: its types, and what all histograms of an interpreter share. Under its
+ * GIL. */
 typedef struct pk_module_state {
     pk_bucketing mappings[PK_SCALE_MAX + 1];
     pk_scratch *pool[PK_POOL_COUNT]; /* those not in use; NULL: none */
     PyObject *histogram_type;
     PyObject *timer_type;
+    PyObject *stacktable_type;
+    PyObject *stacktree_type;
 } pk_module_state;
 
 typedef struct {

@@ -497,3 +497,148 @@ class Histogram:
     def __eq__(self, other: object, /) -> bool: ...
     __hash__: None  # type: ignore[assignment]
     def __reduce__(self) -> tuple[Any, ...]: ...
+
+# --- tables of stacks (native/module_stacktable*.c, native/module_stacktree.c) ---
+
+StackFrame = tuple[str, str]
+"""A function's name and its file (of native code, the object that holds it), "" where it has none;
+at most 65,535 bytes of UTF-8 each."""
+
+@final
+class StackTree:
+    """The counts of a table of stacks by frames; made by `StackTable.tree` and `diff`.
+
+    Node 0 is the root, `("(all)", "")`. Each node stands before its children with all of its
+    subtree behind it, siblings in the order of their texts: equal tables give equal trees.
+    Nothing changes it, so several threads may read it.
+    """
+
+    @property
+    def node_count(self) -> int:
+        """Nodes, the root included."""
+        ...
+    def columns(self) -> dict[str, memoryview]:
+        """One number for each node, in columns that are made anew by each call.
+
+        Shape: `parent` (-1 of the root) and `frame` (a place in `frames`), `self` (counts of
+        stacks that end in it) and `total` (those below it, too), of 64-bit integers; of a
+        difference also `earlier_self`, `earlier_total`, and `change`, of float64: total less
+        earlier total, each per second of its profile, or as a share of its whole.
+        """
+        ...
+    def frames(self) -> list[StackFrame]:
+        """The frames that nodes refer to; the first ones are those of perfkit's own nodes."""
+        ...
+    def prune(self, ratio_min: float, /) -> StackTree:
+        """A tree without nodes whose total is below this share of the root's.
+
+        They are one node `("(other)", "")` below their parent: sums and all other totals stay. In a
+        difference a node stays that has the share on either side.
+        Raises: ValueError outside of 0 to 1.
+        """
+        ...
+    def fold(self) -> str:
+        """A line for each node with counts of its own, as flame graph tools read it.
+
+        Shape: `name (file)` of each frame, outermost first, with `;` between, a space, the count;
+        of a difference the earlier count, then the later one, the earlier one brought to the
+        later one's duration or total. What has no frame is `(all)`. `;` in a text is written as
+        `:`, control characters as `?`.
+        Raises: OverflowError beyond 1 GiB.
+        """
+        ...
+
+@final
+class StackTable:
+    """Counts stacks, by samples or by any other number, and adds the counts of other hosts.
+
+    A stack's frames are given and told leaf first. It is known by a hash of 128 bits of its frames'
+    names and files (native/pk_stackid.h), the same in every process and on every host, and is
+    numbered from 0 as it comes. Of ids whose frames are not known the counts are kept, as
+    `[unknown]`. Of more than 16,384 frames the outer ones become one, `[truncated]`.
+    Unit: that of the counts is the caller's; `duration_ns` is the time in which they were counted.
+    One thread at a time: a call while another thread is in one is a RuntimeError, as calls that
+    take long let go of the GIL. Equal are those with the same stacks, counts and duration.
+    Raises: ValueError; OverflowError where counts or durations are more than 2**63 - 1 in all;
+    MemoryError. Nothing that was counted changes then, but for a MemoryError of `add`.
+    """
+
+    def __new__(cls, *, duration_ns: int = 0) -> StackTable: ...
+    @property
+    def duration_ns(self) -> int:
+        """The time in which this was counted, summed over hosts. Missing: 0, not known."""
+        ...
+    @duration_ns.setter
+    def duration_ns(self, duration_ns: int, /) -> None: ...
+    @property
+    def stack_count(self) -> int:
+        """Distinct stacks, those without counts or without known frames included."""
+        ...
+    @property
+    def total(self) -> int:
+        """The sum of all counts."""
+        ...
+    @property
+    def unknown_total(self) -> int:
+        """The counts of stacks whose frames are not known."""
+        ...
+    def intern(self, frames: Iterable[StackFrame], /) -> int:
+        """The number of a stack, which is added with a count of 0 where it is new."""
+        ...
+    def record(self, frames: Iterable[StackFrame], count: int = 1, /) -> None:
+        """Counts a stack. Raises: ValueError for a negative count."""
+        ...
+    def add(self, ids: Buffer, counts: Buffer, /) -> None:
+        """Counts stacks by their ids, without the GIL where there are many.
+
+        Shape: a buffer of 16 bytes for each id, and one of as many integers of 64 bits; neither has
+        gaps. All are counted or none.
+        Raises: ValueError where lengths differ or a count is negative; TypeError for other formats.
+        """
+        ...
+    def frames(self, number: int, /) -> tuple[StackFrame, ...] | None:
+        """The frames of a stack. Missing: not known. Raises: IndexError."""
+        ...
+    def ids(self) -> bytes:
+        """The ids of all stacks, 16 bytes each, in the order of their numbers."""
+        ...
+    def counts(self) -> memoryview:
+        """How often each stack was seen, as 64-bit integers, in the order of their numbers."""
+        ...
+    def merge(self, other: StackTable, /) -> None:
+        """Adds what `other` counted, its stacks and its duration."""
+        ...
+    @classmethod
+    def merge_all(cls, tables: Iterable[StackTable | Buffer], /) -> StackTable:
+        """The sum of tables, or of what `to_bytes` gave; empty for none."""
+        ...
+    def tree(self) -> StackTree:
+        """The counts as a tree of frames."""
+        ...
+    def diff(self, earlier: StackTable, /, by: Literal["time", "total"] = "time") -> StackTree:
+        """The tree of both tables' stacks, with the counts of both.
+
+        Changes are told per second of `duration_ns`, or as shares of the totals.
+        Raises: ValueError where a duration is 0 and changes are told by time.
+        """
+        ...
+    def top(self, limit: int = 20, /) -> list[tuple[str, str, int, int]]:
+        """The frames with the most counts of their own first, as (name, file, self, total).
+
+        `self` is what ended in the frame, and sums up to `total` over all frames; `total` is what
+        had it anywhere, each stack once however often it recurs there. Raises: ValueError.
+        """
+        ...
+    def to_bytes(self) -> bytes:
+        """All of it; the same bytes for equal tables; see native/pk_stackwire.h."""
+        ...
+    @classmethod
+    def from_bytes(cls, encoded: Buffer, /) -> StackTable:
+        """What `to_bytes` gave, from anyone, in at most 256 times its memory, and 1 MiB.
+
+        Raises: ValueError where it is no table.
+        """
+        ...
+    def __eq__(self, other: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[Any, ...]: ...
