@@ -90,7 +90,7 @@ static inline pk_stackid pk_hashing_stack(const pk_hashing *state, size_t depth)
 
 static inline bool pk_stackid_is(pk_stackid one, pk_stackid other)
 {
-    return one.low == other.low && one.high == other.high;
+    return ((one.low ^ other.low) | (one.high ^ other.high)) == 0; /* one branch */
 }
 
 /* Numbers by which a hash table multiplies ids: two drawn by chance, odd. */

@@ -7,7 +7,7 @@ static const uint8_t PK_STACKWIRE_MAGIC[4] = {'P', 'K', 'S', 1};
 
 /* A stack may share so many frames, and so many more for each that it tells: a few bytes cannot
  * stand for much memory. */
-enum { PK_SHARE_STEP = 32 };
+enum { PK_SHARE_STEP = 16 };
 
 /* How many of the frames that it could share a stack of this depth may. */
 static inline uint32_t pk_share_limit(uint32_t depth, uint32_t shared)

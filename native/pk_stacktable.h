@@ -69,8 +69,7 @@ int pk_stacktable_admit(pk_stacktable *table, pk_stackid id, uint32_t *ret);
 int pk_stacktable_count(pk_stacktable *table, uint32_t stack, uint64_t count);
 
 /* Counts ids: `ids` are of 16 bytes each, `counts` of 8, neither aligned; another thread may write
- * them meanwhile. EDOM: one is negative, where they are signed; EOVERFLOW; ENOMEM, with a part of
- * them counted. */
+ * them meanwhile. EDOM: one is negative, where they are signed; EOVERFLOW, ENOMEM. */
 int pk_stacktable_add(pk_stacktable *table, const char *ids, const char *counts, size_t count,
                       bool is_signed);
 

@@ -560,7 +560,7 @@ class StackTable:
     One thread at a time: a call while another thread is in one is a RuntimeError, as calls that
     take long let go of the GIL. Equal are those with the same stacks, counts and duration.
     Raises: ValueError; OverflowError where counts or durations are more than 2**63 - 1 in all;
-    MemoryError. Nothing that was counted changes then, but for a MemoryError of `add`.
+    MemoryError. Nothing that was counted changes then.
     """
 
     def __new__(cls, *, duration_ns: int = 0) -> StackTable: ...

@@ -208,6 +208,24 @@ def test_count_of_none_adds_no_id() -> None:
     assert table.stack_count == 0
 
 
+@pytest.mark.parametrize("last", [-1, 2**63 - 1])
+def test_counts_before_a_wrong_one_are_taken_back(last: int) -> None:
+    """However late a wrong count comes, nothing was counted, and no new id stays."""
+    table = make(STACKS)
+    ids = np.zeros((50_001, 2), np.uint64)
+    ids[: 4 * 5000] = np.tile(np.frombuffer(table.ids(), np.uint64).reshape(4, 2), (5000, 1))
+    ids[20_000:, 0] = np.arange(30_001)
+    counts = np.full(50_001, 7)
+    counts[-1] = last
+
+    with pytest.raises((ValueError, OverflowError)):
+        table.add(ids, counts)
+
+    assert (table == make(STACKS), table.stack_count) == (True, 4)
+    table.add(ids[:-1], counts[:-1])
+    assert (table.total, sum(table.counts())) == (21 + 350_000, 21 + 350_000)
+
+
 def test_ids_chosen_to_meet_do_not_slow_it() -> None:
     """Equal halves of ids are neither one stack nor one place in a table."""
     ids = np.zeros((60_000, 2), np.uint64)
