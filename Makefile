@@ -7,6 +7,7 @@
 #   make bench-cost                            what perfkit costs the host, some 10 minutes
 #   make bench-ssh                             how soon another host's report comes, some 5 minutes
 #   make bench-histogram                       how fast histograms count, beside others, 3 minutes
+#   make bench-stacks                          how fast profiles are added, beside others, 2 minutes
 #   make bench-foreign                         how often it is right on servers of others, an hour
 
 SHELL := /bin/bash
@@ -30,7 +31,7 @@ FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fron
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
 .PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-ssh \
-	bench-foreign bench-histogram clean
+	bench-foreign bench-histogram bench-stacks clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -65,6 +66,10 @@ bench-histogram: $(VENV)/.tests
 	@for each in hdrhistogram prometheus-client ddsketch fast-histogram; do \
 		$(PIP) install "$$each" || echo "perfkit: $$each cannot be installed" >&2; done
 	@$(BIN)/python tests/bench/histogram.py
+
+bench-stacks: $(VENV)/.tests
+	@$(PIP) install pyarrow || echo "perfkit: pyarrow cannot be installed" >&2
+	@$(BIN)/python tests/bench/stacks.py
 
 venv: $(VENV)/.installed
 	@echo "perfkit: $(VENV) is ready"

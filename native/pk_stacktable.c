@@ -11,7 +11,7 @@ enum {
     ROOM_MIN = 64,
     SPARE_BITS = 2, /* a quarter of the slots is used at most: most ids are met at once */
     AHEAD = 16,     /* ids ahead whose places are fetched: a miss takes as long as so many hits */
-    PART_COUNT = 4096, /* pairs whose counts fit the first cache */
+    PART_COUNT = 256, /* pairs, whose copy fits the first cache */
     LARGE_PAGE_BYTES = 1 << 21,
     LARGE_BYTES_MIN = 2 * LARGE_PAGE_BYTES,
 };
@@ -30,16 +30,17 @@ static pk_stack_slot *find_id(const pk_stacktable *table, pk_stackid id)
     }
 }
 
-/* Slots for so many bits. Large pages spare half of the misses that a place costs. */
+/* Slots for so many bits. Large pages spare misses of the TLB, where the kernel gives them. */
 static pk_stack_slot *allocate_slots(uint32_t bits)
 {
     size_t size_bytes = sizeof(pk_stack_slot) << bits;
-    pk_stack_slot *slots = calloc(1, size_bytes);
-    if (slots != NULL && size_bytes >= LARGE_BYTES_MIN) {
-        uintptr_t first = ((uintptr_t)slots + LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES;
-        uintptr_t end = ((uintptr_t)slots + size_bytes) / LARGE_PAGE_BYTES;
-        madvise((void *)(first * LARGE_PAGE_BYTES), (end - first) * LARGE_PAGE_BYTES,
-                MADV_HUGEPAGE); /* where the kernel has none, it is as well */
+    if (size_bytes < LARGE_BYTES_MIN) {
+        return calloc(1, size_bytes);
+    }
+    pk_stack_slot *slots = aligned_alloc(LARGE_PAGE_BYTES, size_bytes);
+    if (slots != NULL) {
+        madvise(slots, size_bytes, MADV_HUGEPAGE);
+        memset(slots, 0, size_bytes);
     }
     return slots;
 }
@@ -201,36 +202,6 @@ int pk_stacktable_count(pk_stacktable *table, uint32_t stack, uint64_t count)
     return 0;
 }
 
-/* Reads memory that another thread may write just once: what was checked is what is counted. */
-static uint64_t load_word(const char *words, size_t i)
-{
-    uint64_t word;
-    memcpy(&word, words + i * sizeof word, sizeof word);
-    __asm__("" : "+r"(word)); /* the compiler would else read it again, and find another one */
-    return word;
-}
-
-/* Whether all counts can be added. Halves are summed apart, so that no sum overflows. */
-static int check_counts(const char *counts, size_t count, bool is_signed, uint64_t room)
-{
-    uint64_t low = 0;
-    uint64_t high = 0;
-    uint64_t seen = 0;
-    for (size_t i = 0; i < count; i++) { /* fewer than 2^32, as each has an id in memory */
-        uint64_t one;
-        memcpy(&one, counts + i * sizeof one, sizeof one);
-        seen |= one;
-        low += one & UINT32_MAX;
-        high += one >> 32;
-    }
-    if (seen > PK_STACK_COUNT_MAX) {
-        return is_signed ? EDOM : EOVERFLOW;
-    }
-    high += low >> 32;
-    bool is_over = high > UINT32_MAX || (high << 32 | (low & UINT32_MAX)) > room;
-    return is_over ? EOVERFLOW : 0;
-}
-
 /* Ids of 16 bytes and counts of 8, neither aligned. */
 typedef struct {
     const char *ids;
@@ -239,62 +210,93 @@ typedef struct {
     bool is_signed; /* then a count of 2^63 or more is a negative one */
 } counted_ids;
 
-static pk_stackid load_id(const char *ids, size_t i)
+/* A copy of some pairs, which nobody else writes, and what their places are made of. */
+typedef struct {
+    size_t count;
+    pk_stackid ids[PART_COUNT];
+    uint64_t counts[PART_COUNT];
+    uint64_t scattered[PART_COUNT + AHEAD];
+    const char *next_ids; /* of the part behind, as long; of this one where it is the last */
+    const char *next_counts;
+} pair_part;
+
+static void copy_part(const pk_stacktable *table, const counted_ids *pairs, size_t first,
+                      pair_part *ret)
 {
-    return (pk_stackid){.low = load_word(ids, 2 * i), .high = load_word(ids, 2 * i + 1)};
+    size_t left = pairs->count - first;
+    size_t count = left < PART_COUNT ? left : PART_COUNT;
+    memcpy(ret->ids, pairs->ids + first * sizeof *ret->ids, count * sizeof *ret->ids);
+    memcpy(ret->counts, pairs->counts + first * sizeof *ret->counts, count * sizeof *ret->counts);
+    for (size_t i = 0; i < count; i++) {
+        ret->scattered[i] = pk_scatter_id(table->scatter, ret->ids[i]);
+    }
+    size_t next = left < 2 * PART_COUNT ? first : first + PART_COUNT;
+    ret->next_ids = pairs->ids + next * sizeof *ret->ids;
+    ret->next_counts = pairs->counts + next * sizeof *ret->counts;
+    memset(ret->scattered + count, 0, AHEAD * sizeof *ret->scattered);
+    ret->count = count;
 }
 
-/* Counts from pair `first` on, up to one that is not plain: whose id is new, or whose count is more
- * than is left. Returns which that is. Places of ids ahead are on their way from memory meanwhile.
- * All that the loop needs is in registers, which made it twice as fast. */
-static size_t add_plain(const pk_stacktable *table, const counted_ids *pairs, size_t first,
-                        uint64_t *left)
+/* The sum of all counts of a part, if it can be added. */
+static int sum_counts(const pair_part *part, bool is_signed, uint64_t room, uint64_t *ret)
 {
-    const pk_scatter scatter = table->scatter;
+    uint64_t seen = 0;
+    uint64_t low = 0; /* halves are summed apart, so that no sum overflows */
+    uint64_t high = 0;
+    for (size_t i = 0; i < part->count; i++) {
+        seen |= part->counts[i];
+        low += part->counts[i] & UINT32_MAX;
+        high += part->counts[i] >> 32;
+    }
+    if (seen > PK_STACK_COUNT_MAX) {
+        return is_signed ? EDOM : EOVERFLOW;
+    }
+    high += low >> 32;
+    *ret = high << 32 | (low & UINT32_MAX);
+    return high > UINT32_MAX || *ret > room ? EOVERFLOW : 0;
+}
+
+/* Counts from a pair on, up to one whose id is new; returns which that is. The places of ids ahead
+ * are on their way from memory meanwhile. */
+static size_t add_known(const pk_stacktable *table, const pair_part *part, size_t first)
+{
     const uint32_t shift = 64 - table->slot_bits;
     const size_t mask = ((size_t)1 << table->slot_bits) - 1;
-    const size_t count = pairs->count;
+    const size_t count = part->count;
     pk_stack_slot *slots = table->slots;
-    uint64_t room = *left;
-    size_t i = first;
-    for (; i < count; i++) {
-        if (i + AHEAD < count) {
-            pk_stackid later = load_id(pairs->ids, i + AHEAD);
-            __builtin_prefetch(&slots[pk_scatter_id(scatter, later) >> shift], 1);
-        }
-        pk_stackid id = load_id(pairs->ids, i); /* once: what it was before does not count */
-        uint64_t one = load_word(pairs->counts, i);
-        size_t place = pk_scatter_id(scatter, id) >> shift;
-        while (!pk_stackid_is(slots[place].id, id) && slots[place].number != 0) {
+    for (size_t i = first; i < count; i++) {
+        __builtin_prefetch(&slots[part->scattered[i + AHEAD] >> shift], 1);
+        __builtin_prefetch(part->next_ids + i * sizeof *part->ids);
+        __builtin_prefetch(part->next_counts + i * sizeof *part->counts);
+        size_t place = part->scattered[i] >> shift;
+        while (!pk_stackid_is(slots[place].id, part->ids[i]) && slots[place].number != 0) {
             place = (place + 1) & mask;
         }
-        if (slots[place].number == 0 || one > room) {
-            break;
+        if (slots[place].number == 0) {
+            return i;
         }
-        slots[place].count += one;
-        room -= one;
+        slots[place].count += part->counts[i];
     }
-    *left = room;
-    return i;
+    return count;
 }
 
-/* Counts one pair whose id may be new. */
-static int add_any(pk_stacktable *table, const counted_ids *pairs, size_t i, uint64_t *left)
+/* Counts a part, and tells how many pairs of it were. */
+static int add_part(pk_stacktable *table, const pair_part *part, bool is_signed, size_t *ret_done)
 {
-    pk_stackid id = load_id(pairs->ids, i);
-    uint64_t one = load_word(pairs->counts, i);
-    pk_stack_slot *slot = find_id(table, id);
-    if (one == 0) {
-        return 0;
+    uint64_t sum = 0;
+    size_t i = 0;
+    int error = sum_counts(part, is_signed, PK_STACK_COUNT_MAX - table->total, &sum);
+    while (error == 0 && i < part->count) {
+        i = add_known(table, part, i);
+        if (i < part->count && part->counts[i] == 0) {
+            i++; /* leaves no trace of its id */
+        } else if (i < part->count) {
+            pk_stack_slot *slot;
+            error = add_id(table, part->ids[i], &slot);
+        }
     }
-    if (one > *left) {
-        return EOVERFLOW; /* written since it was checked */
-    }
-    int error = slot->number == 0 ? add_id(table, id, &slot) : 0;
-    if (error == 0) {
-        slot->count += one;
-        *left -= one;
-    }
+    *ret_done = i;
+    table->total += error == 0 ? sum : 0;
     return error;
 }
 
@@ -317,36 +319,24 @@ static void forget_stacks(pk_stacktable *table, uint32_t stack_count)
     free(old);
 }
 
-/* Takes away the counts of the first pairs; of those that were written since, what there is. */
-static void take_back(pk_stacktable *table, const counted_ids *pairs, size_t done)
+/* Takes away the counts of the first pairs, as far as nobody has written the buffers since; sums
+ * hold either way. */
+static void take_back(pk_stacktable *table, const counted_ids *pairs, size_t done,
+                      uint32_t stack_count)
 {
-    for (size_t i = 0; i < done; i++) {
-        pk_stack_slot *slot = find_id(table, load_id(pairs->ids, i));
-        uint64_t one = load_word(pairs->counts, i);
-        uint64_t taken = one < slot->count ? one : slot->count;
-        slot->count -= taken;
-        table->total -= taken;
+    pair_part part;
+    for (size_t first = 0; first < done; first += PART_COUNT) {
+        copy_part(table, pairs, first, &part);
+        for (size_t i = 0; i < part.count && first + i < done; i++) {
+            pk_stack_slot *slot = find_id(table, part.ids[i]);
+            slot->count -= part.counts[i] < slot->count ? part.counts[i] : slot->count;
+        }
     }
-}
-
-/* Counts the pairs from `first` to before `end`, once their counts were checked, which brings them
- * into the cache. Tells how far it came. */
-static int add_part(pk_stacktable *table, const counted_ids *pairs, size_t first, size_t end,
-                    size_t *ret_done)
-{
-    const counted_ids part = {pairs->ids, pairs->counts, end, pairs->is_signed};
-    const uint64_t room = PK_STACK_COUNT_MAX - table->total;
-    uint64_t left = room;
-    const char *counts = pairs->counts + first * sizeof(uint64_t);
-    int error = check_counts(counts, end - first, pairs->is_signed, room);
-    size_t i = first;
-    for (; error == 0 && i < end; i += error == 0) {
-        i = add_plain(table, &part, i, &left);
-        error = i < end ? add_any(table, &part, i, &left) : 0;
+    forget_stacks(table, stack_count);
+    table->total = 0;
+    for (size_t i = 0; i < (size_t)1 << table->slot_bits; i++) {
+        table->total += table->slots[i].count;
     }
-    table->total += room - left;
-    *ret_done = i < end ? i : end;
-    return error;
 }
 
 int pk_stacktable_add(pk_stacktable *table, const char *ids, const char *counts, size_t count,
@@ -354,15 +344,15 @@ int pk_stacktable_add(pk_stacktable *table, const char *ids, const char *counts,
 {
     const counted_ids pairs = {ids, counts, count, is_signed};
     const uint32_t stack_count = table->stack_count;
-    size_t done = 0;
     int error = 0;
-    while (error == 0 && done < count) {
-        size_t end = count - done > PART_COUNT ? done + PART_COUNT : count;
-        error = add_part(table, &pairs, done, end, &done);
-    }
-    if (error != 0) {
-        take_back(table, &pairs, done);
-        forget_stacks(table, stack_count);
+    for (size_t first = 0; error == 0 && first < count; first += PART_COUNT) {
+        pair_part part;
+        size_t done;
+        copy_part(table, &pairs, first, &part);
+        error = add_part(table, &part, is_signed, &done);
+        if (error != 0) {
+            take_back(table, &pairs, first + done, stack_count);
+        }
     }
     return error;
 }
