@@ -30,7 +30,8 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "perfkit._native",
-    .m_doc = "Samplers of threads, sockets and stacks, histograms, tables of stacks; see perfkit/_native.pyi.",
+    .m_doc = "Samplers of threads, sockets and stacks, histograms, tables of stacks; see "
+             "perfkit/_native.pyi.",
     .m_size = sizeof(pk_module_state),
     .m_slots = module_slots,
     .m_traverse = pk_module_state_traverse,

@@ -2,26 +2,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "pk_order.h"
 
 enum { ROOM_MIN = 64, TEXT_ROOM_MIN = 4096, SLOT_BITS_MIN = 7, LENGTH_BYTES = 4 };
-
-pk_scatter pk_scatter_draw(void)
-{
-    pk_scatter drawn;
-    if (getrandom(&drawn, sizeof drawn, GRND_NONBLOCK) != (ssize_t)sizeof drawn) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        drawn.of_low = ((uint64_t)now.tv_nsec << 32 ^ (uintptr_t)&now) * 0x9e3779b97f4a7c15;
-        drawn.of_high = drawn.of_low * 0x9e3779b97f4a7c15 + (uint64_t)now.tv_sec;
-    }
-    drawn.of_low |= 1;
-    drawn.of_high |= 1;
-    return drawn;
-}
 
 /* Up to 8 bytes as a word, little endian. */
 static uint64_t load_word(const char *bytes, size_t size_bytes)

@@ -10,14 +10,11 @@ enum {
     SLOT_BITS_MIN = 7,
     ROOM_MIN = 64,
     SPARE_BITS = 2, /* a quarter of the slots is used at most: most ids are met at once */
-    AHEAD = 16,     /* ids ahead whose places are fetched: a miss takes as long as so many hits */
-    PART_COUNT = 256, /* pairs, whose copy fits the first cache */
     LARGE_PAGE_BYTES = 1 << 21,
     LARGE_BYTES_MIN = 2 * LARGE_PAGE_BYTES,
 };
 
-/* The slot of an id, or the unused one where it belongs. */
-static pk_stack_slot *find_id(const pk_stacktable *table, pk_stackid id)
+pk_stack_slot *pk_stacktable_slot(const pk_stacktable *table, pk_stackid id)
 {
     size_t mask = ((size_t)1 << table->slot_bits) - 1;
     size_t place = pk_scatter_id(table->scatter, id) >> (64 - table->slot_bits);
@@ -58,7 +55,7 @@ static int grow_slots(pk_stacktable *table)
     table->slot_bits = bits;
     for (size_t i = 0; i < old_count; i++) {
         if (old[i].number != 0) {
-            *find_id(table, old[i].id) = old[i];
+            *pk_stacktable_slot(table, old[i].id) = old[i];
         }
     }
     free(old);
@@ -80,8 +77,10 @@ static int reserve_stack(pk_stacktable *table)
         table->stacks = grown;
         table->stack_room = room;
     }
-    bool is_full =
-        table->slots == NULL || table->stack_count >= (uint32_t)1 << (table->slot_bits - SPARE_BITS);
+    if (table->slots == NULL) {
+        return grow_slots(table);
+    }
+    bool is_full = table->stack_count >= (uint32_t)1 << (table->slot_bits - SPARE_BITS);
     return is_full ? grow_slots(table) : 0;
 }
 
@@ -112,7 +111,7 @@ static int add_id(pk_stacktable *table, pk_stackid id, pk_stack_slot **slot)
         return error;
     }
     table->stacks[table->stack_count] = (pk_stack_entry){.id = id, .first = 0, .depth = 1};
-    *slot = find_id(table, id);
+    *slot = pk_stacktable_slot(table, id);
     **slot = (pk_stack_slot){.id = id, .number = ++table->stack_count};
     return 0;
 }
@@ -147,7 +146,7 @@ void pk_stacktable_deinit(pk_stacktable *table)
 int pk_stacktable_define(pk_stacktable *table, pk_stackid id, const uint32_t *frames,
                          size_t depth, uint32_t *ret)
 {
-    pk_stack_slot *slot = find_id(table, id);
+    pk_stack_slot *slot = pk_stacktable_slot(table, id);
     if (slot->number != 0 && table->stacks[slot->number - 1].is_known) {
         const pk_stack_entry *known = &table->stacks[slot->number - 1];
         bool is_same = known->depth == depth && memcmp(table->frames + known->first, frames,
@@ -186,7 +185,7 @@ int pk_stacktable_intern(pk_stacktable *table, const uint32_t *frames, size_t de
 
 int pk_stacktable_admit(pk_stacktable *table, pk_stackid id, uint32_t *ret)
 {
-    pk_stack_slot *slot = find_id(table, id);
+    pk_stack_slot *slot = pk_stacktable_slot(table, id);
     int error = slot->number == 0 ? add_id(table, id, &slot) : 0;
     *ret = slot->number - 1;
     return error;
@@ -197,111 +196,12 @@ int pk_stacktable_count(pk_stacktable *table, uint32_t stack, uint64_t count)
     if (count > PK_STACK_COUNT_MAX - table->total) {
         return EOVERFLOW;
     }
-    find_id(table, table->stacks[stack].id)->count += count;
+    pk_stacktable_slot(table, table->stacks[stack].id)->count += count;
     table->total += count;
     return 0;
 }
 
-/* Ids of 16 bytes and counts of 8, neither aligned. */
-typedef struct {
-    const char *ids;
-    const char *counts;
-    size_t count;
-    bool is_signed; /* then a count of 2^63 or more is a negative one */
-} counted_ids;
-
-/* A copy of some pairs, which nobody else writes, and what their places are made of. */
-typedef struct {
-    size_t count;
-    pk_stackid ids[PART_COUNT];
-    uint64_t counts[PART_COUNT];
-    uint64_t scattered[PART_COUNT + AHEAD];
-    const char *next_ids; /* of the part behind, as long; of this one where it is the last */
-    const char *next_counts;
-} pair_part;
-
-static void copy_part(const pk_stacktable *table, const counted_ids *pairs, size_t first,
-                      pair_part *ret)
-{
-    size_t left = pairs->count - first;
-    size_t count = left < PART_COUNT ? left : PART_COUNT;
-    memcpy(ret->ids, pairs->ids + first * sizeof *ret->ids, count * sizeof *ret->ids);
-    memcpy(ret->counts, pairs->counts + first * sizeof *ret->counts, count * sizeof *ret->counts);
-    for (size_t i = 0; i < count; i++) {
-        ret->scattered[i] = pk_scatter_id(table->scatter, ret->ids[i]);
-    }
-    size_t next = left < 2 * PART_COUNT ? first : first + PART_COUNT;
-    ret->next_ids = pairs->ids + next * sizeof *ret->ids;
-    ret->next_counts = pairs->counts + next * sizeof *ret->counts;
-    memset(ret->scattered + count, 0, AHEAD * sizeof *ret->scattered);
-    ret->count = count;
-}
-
-/* The sum of all counts of a part, if it can be added. */
-static int sum_counts(const pair_part *part, bool is_signed, uint64_t room, uint64_t *ret)
-{
-    uint64_t seen = 0;
-    uint64_t low = 0; /* halves are summed apart, so that no sum overflows */
-    uint64_t high = 0;
-    for (size_t i = 0; i < part->count; i++) {
-        seen |= part->counts[i];
-        low += part->counts[i] & UINT32_MAX;
-        high += part->counts[i] >> 32;
-    }
-    if (seen > PK_STACK_COUNT_MAX) {
-        return is_signed ? EDOM : EOVERFLOW;
-    }
-    high += low >> 32;
-    *ret = high << 32 | (low & UINT32_MAX);
-    return high > UINT32_MAX || *ret > room ? EOVERFLOW : 0;
-}
-
-/* Counts from a pair on, up to one whose id is new; returns which that is. The places of ids ahead
- * are on their way from memory meanwhile. */
-static size_t add_known(const pk_stacktable *table, const pair_part *part, size_t first)
-{
-    const uint32_t shift = 64 - table->slot_bits;
-    const size_t mask = ((size_t)1 << table->slot_bits) - 1;
-    const size_t count = part->count;
-    pk_stack_slot *slots = table->slots;
-    for (size_t i = first; i < count; i++) {
-        __builtin_prefetch(&slots[part->scattered[i + AHEAD] >> shift], 1);
-        __builtin_prefetch(part->next_ids + i * sizeof *part->ids);
-        __builtin_prefetch(part->next_counts + i * sizeof *part->counts);
-        size_t place = part->scattered[i] >> shift;
-        while (!pk_stackid_is(slots[place].id, part->ids[i]) && slots[place].number != 0) {
-            place = (place + 1) & mask;
-        }
-        if (slots[place].number == 0) {
-            return i;
-        }
-        slots[place].count += part->counts[i];
-    }
-    return count;
-}
-
-/* Counts a part, and tells how many pairs of it were. */
-static int add_part(pk_stacktable *table, const pair_part *part, bool is_signed, size_t *ret_done)
-{
-    uint64_t sum = 0;
-    size_t i = 0;
-    int error = sum_counts(part, is_signed, PK_STACK_COUNT_MAX - table->total, &sum);
-    while (error == 0 && i < part->count) {
-        i = add_known(table, part, i);
-        if (i < part->count && part->counts[i] == 0) {
-            i++; /* leaves no trace of its id */
-        } else if (i < part->count) {
-            pk_stack_slot *slot;
-            error = add_id(table, part->ids[i], &slot);
-        }
-    }
-    *ret_done = i;
-    table->total += error == 0 ? sum : 0;
-    return error;
-}
-
-/* Forgets the stacks from a number on, whose counts are 0; without memory they stay. */
-static void forget_stacks(pk_stacktable *table, uint32_t stack_count)
+void pk_stacktable_forget(pk_stacktable *table, uint32_t stack_count)
 {
     pk_stack_slot *old = table->slots;
     size_t slot_count = (size_t)1 << table->slot_bits;
@@ -313,48 +213,10 @@ static void forget_stacks(pk_stacktable *table, uint32_t stack_count)
     table->stack_count = stack_count;
     for (size_t i = 0; i < slot_count; i++) {
         if (old[i].number != 0 && old[i].number <= stack_count) {
-            *find_id(table, old[i].id) = old[i];
+            *pk_stacktable_slot(table, old[i].id) = old[i];
         }
     }
     free(old);
-}
-
-/* Takes away the counts of the first pairs, as far as nobody has written the buffers since; sums
- * hold either way. */
-static void take_back(pk_stacktable *table, const counted_ids *pairs, size_t done,
-                      uint32_t stack_count)
-{
-    pair_part part;
-    for (size_t first = 0; first < done; first += PART_COUNT) {
-        copy_part(table, pairs, first, &part);
-        for (size_t i = 0; i < part.count && first + i < done; i++) {
-            pk_stack_slot *slot = find_id(table, part.ids[i]);
-            slot->count -= part.counts[i] < slot->count ? part.counts[i] : slot->count;
-        }
-    }
-    forget_stacks(table, stack_count);
-    table->total = 0;
-    for (size_t i = 0; i < (size_t)1 << table->slot_bits; i++) {
-        table->total += table->slots[i].count;
-    }
-}
-
-int pk_stacktable_add(pk_stacktable *table, const char *ids, const char *counts, size_t count,
-                      bool is_signed)
-{
-    const counted_ids pairs = {ids, counts, count, is_signed};
-    const uint32_t stack_count = table->stack_count;
-    int error = 0;
-    for (size_t first = 0; error == 0 && first < count; first += PART_COUNT) {
-        pair_part part;
-        size_t done;
-        copy_part(table, &pairs, first, &part);
-        error = add_part(table, &part, is_signed, &done);
-        if (error != 0) {
-            take_back(table, &pairs, first + done, stack_count);
-        }
-    }
-    return error;
 }
 
 void pk_stacktable_gather(const pk_stacktable *table, uint64_t *ret)
@@ -370,12 +232,12 @@ void pk_stacktable_gather(const pk_stacktable *table, uint64_t *ret)
 
 uint64_t pk_stacktable_seen(const pk_stacktable *table, uint32_t stack)
 {
-    return find_id(table, table->stacks[stack].id)->count;
+    return pk_stacktable_slot(table, table->stacks[stack].id)->count;
 }
 
 bool pk_stacktable_find(const pk_stacktable *table, pk_stackid id, uint32_t *ret)
 {
-    const pk_stack_slot *slot = find_id(table, id);
+    const pk_stack_slot *slot = pk_stacktable_slot(table, id);
     *ret = slot->number - 1;
     return slot->number != 0;
 }

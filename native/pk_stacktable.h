@@ -73,6 +73,13 @@ int pk_stacktable_count(pk_stacktable *table, uint32_t stack, uint64_t count);
 int pk_stacktable_add(pk_stacktable *table, const char *ids, const char *counts, size_t count,
                       bool is_signed);
 
+/* The slot of an id, or the unused one where it belongs; until the next stack is added. */
+pk_stack_slot *pk_stacktable_slot(const pk_stacktable *table, pk_stackid id);
+
+/* Forgets the stacks from a number on, which have no frames and no counts. Without memory they
+ * stay. */
+void pk_stacktable_forget(pk_stacktable *table, uint32_t stack_count);
+
 /* Writes how often each stack was seen, in order of their numbers. */
 void pk_stacktable_gather(const pk_stacktable *table, uint64_t *ret);
 

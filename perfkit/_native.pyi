@@ -1,4 +1,4 @@
-"""The C extension: samplers of threads, sockets and stacks, histograms. Built from native/."""
+"""The C extension: samplers, histograms, tables of stacks. Built from native/."""
 
 from collections.abc import Iterable
 from types import TracebackType

@@ -7,6 +7,7 @@ import ast
 import pickle
 import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,15 +229,17 @@ def test_counts_before_a_wrong_one_are_taken_back(last: int) -> None:
 
 def test_ids_chosen_to_meet_do_not_slow_it() -> None:
     """Equal halves of ids are neither one stack nor one place in a table."""
-    ids = np.zeros((60_000, 2), np.uint64)
-    ids[:20_000, 0] = np.arange(20_000)
-    ids[20_000:40_000, 1] = np.arange(1, 20_001)
-    ids[40_000:, 1] = np.arange(1, 20_001) << 44
+    ids = np.zeros((240_000, 2), np.uint64)
+    ids[:120_000, 0] = np.arange(120_000)
+    ids[120_000:, 1] = np.arange(1, 120_001) << 44
     table = StackTable()
 
-    table.add(ids, np.full(60_000, 3))
+    begin_s = time.thread_time()
+    table.add(ids, np.full(len(ids), 3))
+    spent_s = time.thread_time() - begin_s
 
-    assert (table.stack_count, table.total) == (60_000, 180_000)
+    assert spent_s < 2  # some 10 s where all have one place
+    assert (table.stack_count, table.total) == (240_000, 720_000)
     assert table.ids() == ids.tobytes()
     assert set(table.counts()) == {3}
 

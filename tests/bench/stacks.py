@@ -109,6 +109,11 @@ def show(
         print(f"| {name} | {spread} | {1e6 * middle_ms / own_per:,.3g} | {ratio:.3g} |", flush=True)
 
 
+def group_often(table: Any) -> Work:
+    """Sums the counts of each stack, on one thread."""
+    return lambda: table.group_by("stack", use_threads=False).aggregate([("count", "sum")])
+
+
 def make_groupings(numbers: Any, ids: Any, counts: Any) -> dict[str, Work | None]:
     """pyarrow's group_by of the same pairs, on one thread: by id and by a number in its place."""
     arrow = find_pyarrow()
@@ -122,12 +127,7 @@ def make_groupings(numbers: Any, ids: Any, counts: Any) -> dict[str, Work | None
         arrow.table({"stack": wide, "count": counts}),
         arrow.table({"stack": hashes, "count": counts}),
     )
-    return {
-        name: lambda one=one: one.group_by("stack", use_threads=False).aggregate(  # type: ignore[misc]
-            [("count", "sum")]
-        )
-        for name, one in zip(names, tables, strict=True)
-    }
+    return {name: group_often(one) for name, one in zip(names, tables, strict=True)}
 
 
 def show_counting(pairs: int, rounds: int) -> None:
