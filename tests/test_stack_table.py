@@ -6,6 +6,8 @@ import array
 import ast
 import pickle
 import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +53,20 @@ def test_every_method_is_tested_and_described(kind: type) -> None:
     untested = {name for name in names if SPECIAL.get(name, f".{name}") not in text}
     bare = {name for name in names if callable(vars(kind)[name]) and not vars(kind)[name].__doc__}
     assert (untested, bare - set(SPECIAL)) == (set(), set())
+
+
+def test_example_of_the_page_prints_what_it_says() -> None:
+    """docs/stacks.md shows a program and its output, which are true."""
+    page = (ROOT / "docs" / "stacks.md").read_text()
+    program, printed = (
+        page.split(f"```{kind}\n", 1)[1].split("```")[0] for kind in ("python", "text")
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == printed.strip()
 
 
 def test_hash_of_the_oracle_is_siphash() -> None:
