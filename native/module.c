@@ -19,6 +19,9 @@ static int module_exec(PyObject *module)
     if (pk_module_add_histogram(module) != 0 || pk_module_add_stacktable(module) != 0) {
         return -1;
     }
+    if (pk_module_add_shared_histogram(module) != 0 || pk_module_add_shared_reader(module) != 0) {
+        return -1;
+    }
     return pk_module_add_profiler(module);
 }
 

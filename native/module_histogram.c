@@ -61,7 +61,7 @@ pk_histogram_object *pk_module_histogram_copy(pk_histogram_object *self)
     return made;
 }
 
-static double find_unit_ns(PyObject *unit)
+double pk_module_unit_ns(PyObject *unit)
 {
     static const struct {
         const char *name;
@@ -86,8 +86,28 @@ static int set_unit(pk_histogram_object *self, PyObject *unit)
         return -1;
     }
     self->unit = Py_NewRef(unit);
-    self->unit_ns = find_unit_ns(unit);
+    self->unit_ns = pk_module_unit_ns(unit);
     return 0;
+}
+
+PyObject *pk_module_histogram_wrap(pk_module_state *state, pk_histogram *counted, PyObject *unit)
+{
+    pk_histogram_object *made = NULL;
+    if (state->histogram_type == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "perfkit._native is being unloaded");
+    } else {
+        made = allocate((PyTypeObject *)state->histogram_type);
+    }
+    if (made == NULL) {
+        pk_histogram_deinit(counted);
+        return NULL;
+    }
+    made->histogram = *counted;
+    made->state = state;
+    if (set_unit(made, unit) != 0) {
+        Py_CLEAR(made);
+    }
+    return (PyObject *)made;
 }
 
 /* The least e with value <= 2^e. */

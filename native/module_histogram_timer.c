@@ -5,7 +5,7 @@
 
 typedef struct {
     PyObject_HEAD
-    pk_histogram_object *histogram;
+    pk_timed timed;   /* with a reference to its owner */
     int64_t start_ns; /* NOT_STARTED outside of its with block */
 } timer_object;
 
@@ -20,39 +20,34 @@ static int64_t read_clock_ns(void)
 }
 
 /* Whether its unit is one of time. */
-static int check_time(const pk_histogram_object *self)
+static int check_time(const pk_timed *timed)
 {
-    if (self->unit_ns > 0) {
+    if (timed->unit_ns > 0) {
         return 0;
     }
     PyErr_Format(PyExc_ValueError, "time is counted in the units 'ns', 'us', 'ms' and 's', not %R",
-                 self->unit);
+                 timed->unit);
     return -1;
 }
 
-static PyObject *record_since(pk_histogram_object *self, int64_t start_ns)
+static PyObject *record_since(const pk_timed *timed, int64_t start_ns)
 {
     int64_t elapsed_ns = read_clock_ns() - start_ns;
     if (elapsed_ns < 0) {
         PyErr_SetString(PyExc_ValueError, "that start lies in the future");
         return NULL;
     }
-    int error = pk_histogram_record(&self->histogram, (double)elapsed_ns / self->unit_ns);
-    return error == 0 ? Py_NewRef(Py_None) : pk_module_histogram_fail(error);
+    return timed->record(timed->owner, (double)elapsed_ns / timed->unit_ns);
 }
 
-PyObject *pk_module_histogram_start(PyObject *self, PyObject *unused)
+PyObject *pk_module_timed_start(const pk_timed *timed)
 {
-    (void)unused;
-    if (check_time((pk_histogram_object *)self) != 0) {
-        return NULL;
-    }
-    return PyLong_FromLongLong(read_clock_ns());
+    return check_time(timed) != 0 ? NULL : PyLong_FromLongLong(read_clock_ns());
 }
 
-PyObject *pk_module_histogram_stop(PyObject *self, PyObject *start)
+PyObject *pk_module_timed_stop(const pk_timed *timed, PyObject *start)
 {
-    if (check_time((pk_histogram_object *)self) != 0) {
+    if (check_time(timed) != 0) {
         return NULL;
     }
     long long start_ns = PyLong_AsLongLong(start);
@@ -63,15 +58,13 @@ PyObject *pk_module_histogram_stop(PyObject *self, PyObject *start)
         PyErr_SetString(PyExc_ValueError, "that is no start");
         return NULL;
     }
-    return record_since((pk_histogram_object *)self, start_ns);
+    return record_since(timed, start_ns);
 }
 
-PyObject *pk_module_histogram_timer(PyObject *object, PyObject *unused)
+PyObject *pk_module_timed_timer(const pk_timed *timed, pk_module_state *state)
 {
-    (void)unused;
-    pk_histogram_object *self = (pk_histogram_object *)object;
-    PyTypeObject *type = (PyTypeObject *)self->state->timer_type;
-    if (check_time(self) != 0) {
+    PyTypeObject *type = (PyTypeObject *)state->timer_type;
+    if (check_time(timed) != 0) {
         return NULL;
     }
     if (type == NULL) {
@@ -81,16 +74,49 @@ PyObject *pk_module_histogram_timer(PyObject *object, PyObject *unused)
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     timer_object *timer = (timer_object *)allocate(type, 0);
     if (timer != NULL) {
-        timer->histogram = (pk_histogram_object *)Py_NewRef(object);
+        timer->timed = *timed;
+        Py_INCREF(timed->owner);
         timer->start_ns = NOT_STARTED;
     }
     return (PyObject *)timer;
 }
 
+static PyObject *record_time(PyObject *owner, double value)
+{
+    int error = pk_histogram_record(&((pk_histogram_object *)owner)->histogram, value);
+    return error == 0 ? Py_NewRef(Py_None) : pk_module_histogram_fail(error);
+}
+
+static pk_timed timed_of(PyObject *object)
+{
+    const pk_histogram_object *self = (const pk_histogram_object *)object;
+    return (pk_timed){object, self->unit, self->unit_ns, record_time};
+}
+
+PyObject *pk_module_histogram_start(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    pk_timed timed = timed_of(self);
+    return pk_module_timed_start(&timed);
+}
+
+PyObject *pk_module_histogram_stop(PyObject *self, PyObject *start)
+{
+    pk_timed timed = timed_of(self);
+    return pk_module_timed_stop(&timed, start);
+}
+
+PyObject *pk_module_histogram_timer(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    pk_timed timed = timed_of(self);
+    return pk_module_timed_timer(&timed, ((pk_histogram_object *)self)->state);
+}
+
 static void timer_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    Py_XDECREF((PyObject *)((timer_object *)object)->histogram);
+    Py_XDECREF(((timer_object *)object)->timed.owner);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -119,7 +145,7 @@ static PyObject *timer_exit(PyObject *object, PyObject *const *arguments, Py_ssi
     }
     int64_t start_ns = self->start_ns;
     self->start_ns = NOT_STARTED;
-    return record_since(self->histogram, start_ns);
+    return record_since(&self->timed, start_ns);
 }
 
 static PyMethodDef timer_methods[] = {

@@ -19,6 +19,8 @@ int pk_module_add_dump(PyObject *module);
 int pk_module_add_processes(PyObject *module);
 int pk_module_add_histogram(PyObject *module);
 int pk_module_add_stacktable(PyObject *module);
+int pk_module_add_shared_histogram(PyObject *module);
+int pk_module_add_shared_reader(PyObject *module);
 
 /* Sets OSError of an errno value; NULL. */
 PyObject *pk_module_fail(int error);

@@ -29,6 +29,24 @@ typedef struct {
     double unit_ns;         /* 0 where it is no unit of time */
 } pk_histogram_object;
 
+/* What times are counted by: a Histogram, or a SharedHistogram. The owner has the unit. */
+typedef struct {
+    PyObject *owner;
+    PyObject *unit;
+    double unit_ns; /* 0 where it is no unit of time */
+    PyObject *(*record)(PyObject *owner, double value);
+} pk_timed;
+
+PyObject *pk_module_timed_start(const pk_timed *timed);
+PyObject *pk_module_timed_stop(const pk_timed *timed, PyObject *start);
+PyObject *pk_module_timed_timer(const pk_timed *timed, pk_module_state *state);
+
+/* The length of a unit of time, 0 of any other. */
+double pk_module_unit_ns(PyObject *unit);
+
+/* One with what was counted elsewhere, which is taken over, also where it fails. */
+PyObject *pk_module_histogram_wrap(pk_module_state *state, pk_histogram *counted, PyObject *unit);
+
 /* An empty one of the same settings as another. */
 pk_histogram_object *pk_module_histogram_like(pk_histogram_object *model);
 

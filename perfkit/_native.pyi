@@ -1,6 +1,6 @@
 """The C extension: samplers, histograms, tables of stacks. Built from native/."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, SupportsFloat, SupportsIndex, final
 
@@ -642,3 +642,106 @@ class StackTable:
     def __eq__(self, other: object, /) -> bool: ...
     __hash__: None  # type: ignore[assignment]
     def __reduce__(self) -> tuple[Any, ...]: ...
+# --- shared histograms (native/module_shared*.c) ---
+
+@final
+class SharedHistogram:
+    """A histogram of scale 6 in a sealed memfd, which others read through /proc without our help.
+
+    It begins empty, lives as long as the object, and has one file for the process and all that are
+    forked from it. Values have buckets from `min_value` to `max_value`, which together span at most
+    128 octaves, by default 1 ns to 73 minutes, or 1 to 2^42 where the unit is none of time.
+    `shard_count`, 1 to 1024, is how many processes write at full speed; memory is some
+    22 KB * (shard_count + 1), taken when it is made. Others write more slowly, and lose nothing.
+    `name` is a letter or _, then letters, digits, _ . : and -, at most 63; `labels` are at most 16,
+    767 bytes in all. All threads of the interpreter may record.
+    Raises: ValueError; OSError where there is no room, or Linux is older than 4.14.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        unit: str = "ns",
+        *,
+        labels: Mapping[str, str] | None = None,
+        min_value: float | None = None,
+        max_value: float | None = None,
+        shard_count: int = 16,
+    ) -> SharedHistogram: ...
+    @property
+    def name(self) -> str:
+        """What is counted."""
+        ...
+    @property
+    def unit(self) -> str:
+        """The unit of the values."""
+        ...
+    @property
+    def labels(self) -> dict[str, str]:
+        """What tells it from others of its name."""
+        ...
+    def record(self, value: SupportsFloat | SupportsIndex, /) -> None:
+        """Counts a value; never waits. Raises: TypeError where it is no number."""
+        ...
+    def start(self) -> int:
+        """The moment, monotonic in ns, to be given to `stop`. Raises: ValueError for the unit."""
+        ...
+    def stop(self, start: int, /) -> None:
+        """Counts the time since `start`. Raises: ValueError for the unit or a later start."""
+        ...
+    def timer(self) -> HistogramTimer:
+        """Counts the time of a with block. Raises: ValueError where the unit is none of time."""
+        ...
+    def snapshot(self) -> Histogram:
+        """What all processes that share it have counted, as `SharedHistogramReader.snapshot`."""
+        ...
+    def fileno(self) -> int:
+        """The descriptor of the file, which stays ours."""
+        ...
+
+@final
+class SharedHistogramReader:
+    """Reads the shared histogram of any process by a link such as /proc/PID/fd/N.
+
+    The file stays readable after its processes have ended, for as long as the object lives.
+    Raises: OSError where the link is gone or refused; ValueError where the file is none, unsealed,
+    not ready, of another version or byte order, or damaged.
+    """
+
+    def __new__(cls, path: str, /) -> SharedHistogramReader: ...
+    @property
+    def path(self) -> str:
+        """The link that it was opened by."""
+        ...
+    @property
+    def name(self) -> str:
+        """What is counted."""
+        ...
+    @property
+    def unit(self) -> str:
+        """The unit of the values."""
+        ...
+    @property
+    def labels(self) -> dict[str, str]:
+        """What tells it from others of its name."""
+        ...
+    @property
+    def inode(self) -> int:
+        """The file's number; with the generation the same file, whoever has it open."""
+        ...
+    @property
+    def generation(self) -> int:
+        """When the file was made, in ns since the host started; even."""
+        ...
+    @property
+    def creator_pid(self) -> int:
+        """The process that made it, in its own namespace of process ids."""
+        ...
+    def snapshot(self) -> Histogram:
+        """What is counted by now; no count of a later snapshot is lower.
+
+        Shape: scale 6 and the range of its writer. Negative values have no buckets: quantiles take
+        them for `min`. A record that is just being made may be missing in `sum`, and `min` and
+        `max` are bounds then. Raises: ValueError where the file is damaged.
+        """
+        ...

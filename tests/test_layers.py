@@ -26,6 +26,7 @@ FLOOR = (
     "findings",
     "histogram",
     "losses",
+    "shared_histograms",
     "stacks",
 )
 # A layer may import itself and these.
