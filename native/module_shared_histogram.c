@@ -123,7 +123,8 @@ static int open_histogram(shared_object *self, const perfkit_histogram_options *
 
 static PyObject *shared_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"name", "unit", "labels", "min_value", "max_value", "shard_count", NULL};
+    static char *names[] = {"name",      "unit",      "labels",
+                            "min_value", "max_value", "shard_count", NULL};
     const char *texts[PERFKIT_LABELS_MAX + 1];
     perfkit_histogram_options options = {.unit = "ns", .labels = texts};
     PyObject *labels = Py_None;

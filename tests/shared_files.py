@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
+from perfkit.histogram import Histogram
 from perfkit.shared_histograms import SharedHistogram
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -21,6 +22,18 @@ HEAD_BYTES = 128
 SUM_AT = 8
 APART_AT = 32
 Change = Callable[[bytearray], object]
+
+
+def path_of(shared: SharedHistogram) -> str:
+    """The path by which this process's file is opened."""
+    return f"/proc/{os.getpid()}/fd/{shared.fileno()}"
+
+
+def like(values: list[float]) -> Histogram:
+    """A plain histogram with the range of a shared one in ns."""
+    histogram = Histogram(min_value=1, max_value=2**42)
+    histogram.record_many(values)
+    return histogram
 
 
 def read_file(shared: SharedHistogram) -> bytearray:
