@@ -8,6 +8,7 @@
 #   make bench-ssh                             how soon another host's report comes, some 5 minutes
 #   make bench-histogram                       how fast histograms count, beside others, 3 minutes
 #   make bench-stacks                          how fast profiles are added, beside others, 2 minutes
+#   make bench-shared-histogram                what a histogram that others read costs, 10 seconds
 #   make bench-foreign                         how often it is right on servers of others, an hour
 
 SHELL := /bin/bash
@@ -31,7 +32,7 @@ FRONTS := $(filter-out __init__,$(basename $(notdir $(wildcard perfkit/demo/fron
 NATIVE := $(wildcard native/*.c native/*.h) native/CMakeLists.txt
 
 .PHONY: demo test test-slow lint venv check-tools check-demo bench-overhead bench-cost bench-ssh \
-	bench-foreign bench-histogram bench-stacks clean
+	bench-foreign bench-histogram bench-shared-histogram bench-stacks clean
 
 demo: check-demo $(VENV)/.installed
 	@$(BIN)/python -m perfkit.demo run --diagnose --out $(OUT) --front $(FRONT) \
@@ -70,6 +71,9 @@ bench-histogram: $(VENV)/.tests
 bench-stacks: $(VENV)/.tests
 	@$(PIP) install pyarrow || echo "perfkit: pyarrow cannot be installed" >&2
 	@$(BIN)/python tests/bench/stacks.py
+
+bench-shared-histogram: $(VENV)/.tests
+	@$(BIN)/python tests/bench/shared_histogram.py
 
 venv: $(VENV)/.installed
 	@echo "perfkit: $(VENV) is ready"

@@ -31,7 +31,7 @@
 enum {
     PERFKIT_SHARDS_DEFAULT = 16,
     PERFKIT_OCTAVES_DEFAULT = 43,
-    PERFKIT_EPOCH_BYTES = 4096,
+    PERFKIT_PROCESS_BYTES = 4096,
     PERFKIT_CLOCK_BOOTTIME = 7,
     PERFKIT_MAP_ANONYMOUS = 0x20, /* these, which strict C does not have, as Linux numbers them */
     PERFKIT_MADV_WIPEONFORK = 18,
@@ -55,9 +55,9 @@ typedef struct perfkit_histogram {
     size_t size_bytes;
     perfkit_file_header header; /* a copy that nobody else can write */
     int descriptor;
-    struct stat identity;    /* of the descriptor's file */
-    uint64_t *process_epoch; /* in a page that a child finds empty */
-    uint32_t key_plus_one;   /* where threads keep their shards; 0: not made yet */
+    struct stat identity;     /* of the descriptor's file */
+    perfkit_process *process; /* a child makes one of its own */
+    uint32_t key_plus_one;    /* where threads keep their shards; 0: not made yet */
     perfkit_shard common;
 } perfkit_histogram;
 
@@ -85,16 +85,40 @@ static inline uint64_t perfkit_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec + 2;
 }
 
-/* What tells this process from those that it was forked from. */
-static inline uint64_t perfkit_histogram_epoch(const perfkit_histogram *histogram)
+/* A page that children find empty; NULL with errno where there is no room, or Linux is too old. */
+static inline perfkit_process *perfkit_process_new(uint32_t slot_count)
 {
-    uint64_t epoch = __atomic_load_n(histogram->process_epoch, __ATOMIC_RELAXED);
-    uint64_t made = perfkit_now_ns();
-    if (epoch == 0 && __atomic_compare_exchange_n(histogram->process_epoch, &epoch, made, false,
-                                                  __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        epoch = made;
+    void *page = mmap(NULL, PERFKIT_PROCESS_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | PERFKIT_MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+        return NULL;
     }
-    return epoch;
+    if (syscall(SYS_madvise, page, PERFKIT_PROCESS_BYTES, PERFKIT_MADV_WIPEONFORK) != 0) {
+        const int error = errno;
+        (void)munmap(page, PERFKIT_PROCESS_BYTES);
+        errno = error;
+        return NULL;
+    }
+    perfkit_process *process = (perfkit_process *)page;
+    process->slot_count = slot_count;
+    return process;
+}
+
+/* The one of this process; after a fork it is made, and the parent's is left as it is for the
+ * shards that were claimed with it. An empty one where there is no room. */
+static inline const perfkit_process *perfkit_histogram_process(perfkit_histogram *histogram)
+{
+    perfkit_process *known = __atomic_load_n(&histogram->process, __ATOMIC_ACQUIRE);
+    if (known->slot_count != 0) {
+        return known;
+    }
+    perfkit_process *made = perfkit_process_new(histogram->header.slot_count);
+    if (made != NULL && !__atomic_compare_exchange_n(&histogram->process, &known, made, false,
+                                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        (void)munmap(made, PERFKIT_PROCESS_BYTES); /* another thread was first */
+        return known;
+    }
+    return made == NULL ? known : made;
 }
 
 static inline bool perfkit_head_take(perfkit_shard_head *head, uint64_t from, uint64_t to)
@@ -133,20 +157,26 @@ static inline void perfkit_histogram_claim(perfkit_histogram *histogram, bool is
     memset(ret, 0, sizeof(*ret));
     ret->histogram = histogram;
     ret->is_process = is_process;
-    ret->process_epoch = histogram->process_epoch;
-    ret->epoch = perfkit_histogram_epoch(histogram);
-    ret->owner = perfkit_find_owner(histogram->header.pid_namespace, is_process);
+    ret->process = perfkit_histogram_process(histogram);
+    if (perfkit_is_own(ret)) {
+        ret->owner = perfkit_find_owner(histogram->header.pid_namespace, is_process);
+    }
     const uint32_t index = perfkit_histogram_take(histogram, ret->owner);
-    const perfkit_slots slots = perfkit_histogram_slots(histogram);
     ret->head = perfkit_histogram_head(histogram, index);
-    ret->first_slot = slots.first;
-    ret->slot_count = index == 0 ? 0 : slots.count;
+    ret->low_bits = UINT64_MAX;
+    ret->first_slot = perfkit_histogram_slots(histogram).first;
+    ret->slot_count = index == 0 ? &ret->process->none : &ret->process->slot_count;
+}
+
+static inline bool perfkit_is_common(const perfkit_shard *shard)
+{
+    return shard->slot_count == &shard->process->none;
 }
 
 /* Gives a shard back, with its counts. Later records with it go nowhere. */
 static inline void perfkit_shard_release(perfkit_shard *shard)
 {
-    if (shard->slot_count > 0 && perfkit_is_own(shard)) {
+    if (!perfkit_is_common(shard) && perfkit_is_own(shard)) {
         (void)perfkit_head_take(shard->head, shard->owner, PERFKIT_GIVEN_BACK);
     }
 }
@@ -158,7 +188,7 @@ perfkit_shard_record_slowly(perfkit_shard *shard, double value)
         perfkit_histogram_claim(shard->histogram, shard->is_process, shard);
     }
     perfkit_count(shard->head, perfkit_histogram_slots(shard->histogram), value,
-                  shard->slot_count == 0);
+                  perfkit_is_common(shard));
 }
 
 /* Runs when a thread ends. */

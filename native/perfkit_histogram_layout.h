@@ -32,6 +32,7 @@ enum {
     PERFKIT_OCTAVES_MAX = 128,
     PERFKIT_SHARDS_MAX = 1024, /* without the common one */
     PERFKIT_SHARD_ALIGN = 128, /* what processors fetch together */
+    PERFKIT_SUM_COUNT = 4,     /* a power of two */
     PERFKIT_NAME_BYTES = 64,   /* these with the 0 at the end */
     PERFKIT_UNIT_BYTES = 64,
     PERFKIT_LABELS_BYTES = 768,
@@ -75,14 +76,15 @@ typedef struct {
 
 static_assert(sizeof(perfkit_file_header) == 1024, "the layout is fixed");
 
-/* What comes before a shard's buckets. The last three may lack the record that is being made. */
+/* What comes before a shard's buckets. Sums, min and max may lack the record that is being made.
+ * Buckets that lie side by side have different sums, since additions to one wait for each other. */
 typedef struct {
-    uint64_t owner;       /* 0: never claimed, 1: given back; else perfkit_histogram_owner.h */
-    volatile double sum;  /* of what is finite, as min and max */
-    volatile double min;  /* +inf where nothing was counted */
-    volatile double max;  /* -inf likewise */
+    uint64_t owner; /* 0: never claimed, 1: given back; else perfkit_histogram_owner.h */
     uint64_t apart[PERFKIT_APART_COUNT];
-    uint64_t reserved[4];
+    uint64_t reserved;
+    volatile double sums[PERFKIT_SUM_COUNT]; /* of what is finite, as min and max; added up */
+    volatile double min;                     /* +inf where nothing was counted */
+    volatile double max;                     /* -inf likewise */
 } perfkit_shard_head;
 
 static_assert(sizeof(perfkit_shard_head) == 128, "the layout is fixed");

@@ -151,13 +151,8 @@ static inline int perfkit_histogram_map(perfkit_histogram *histogram)
     }
     histogram->base = (unsigned char *)base;
     perfkit_histogram_write(histogram);
-    void *page = mmap(NULL, PERFKIT_EPOCH_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | PERFKIT_MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) {
-        return errno;
-    }
-    histogram->process_epoch = (uint64_t *)page;
-    if (syscall(SYS_madvise, page, PERFKIT_EPOCH_BYTES, PERFKIT_MADV_WIPEONFORK) != 0 ||
+    histogram->process = perfkit_process_new(histogram->header.slot_count);
+    if (histogram->process == NULL ||
         syscall(SYS_fcntl, histogram->descriptor, PERFKIT_ADD_SEALS, PERFKIT_SEALS) != 0 ||
         fstat(histogram->descriptor, &histogram->identity) != 0) {
         return errno;
@@ -179,8 +174,8 @@ static inline void perfkit_histogram_close(perfkit_histogram *histogram)
         }
         (void)pthread_key_delete(key);
     }
-    if (histogram->process_epoch != NULL) {
-        (void)munmap(histogram->process_epoch, PERFKIT_EPOCH_BYTES);
+    if (histogram->process != NULL) {
+        (void)munmap(histogram->process, PERFKIT_PROCESS_BYTES);
     }
     if (histogram->base != NULL) {
         (void)munmap(histogram->base, histogram->size_bytes);
@@ -224,9 +219,9 @@ static inline int perfkit_histogram_open(const perfkit_histogram_options *option
         return error;
     }
     histogram->common.head = perfkit_histogram_head(histogram, 0);
-    histogram->common.process_epoch = histogram->process_epoch;
+    histogram->common.process = histogram->process;
+    histogram->common.slot_count = &histogram->process->none;
     histogram->common.histogram = histogram;
-    (void)perfkit_histogram_epoch(histogram);
     *ret = histogram;
     return 0;
 }

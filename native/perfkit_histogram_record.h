@@ -10,16 +10,23 @@ enum { PERFKIT_ATTEMPTS_MAX = 1000000 /* each that fails tells that another thre
 
 struct perfkit_histogram;
 
+/* In a page that is empty after a fork, and stays so: what was claimed before is told by it. */
+typedef struct {
+    uint32_t slot_count;
+    uint32_t none; /* 0 */
+} perfkit_process;
+
 /* What one writer needs. */
 typedef struct {
     perfkit_shard_head *head;
-    const uint64_t *process_epoch;
-    uint64_t epoch; /* what *process_epoch was when it was claimed; a child has another one */
+    const uint32_t *slot_count; /* in `process`; none where it writes the common shard */
+    uint64_t low_bits; /* patterns up to span_bits above are within the extremes; at first none */
+    uint64_t span_bits;
     uint32_t first_slot;
-    uint32_t slot_count; /* 0 where it writes the common shard */
+    bool is_process;
+    const perfkit_process *process; /* in which it was claimed */
     uint64_t owner;
     struct perfkit_histogram *histogram;
-    bool is_process;
 } perfkit_shard;
 
 /* The slots that have buckets. */
@@ -79,7 +86,7 @@ static inline uint64_t *perfkit_buckets(perfkit_shard_head *head)
 /* Whether the shard was claimed in this process, and not before a fork. */
 static inline bool perfkit_is_own(const perfkit_shard *shard)
 {
-    return __atomic_load_n(shard->process_epoch, __ATOMIC_RELAXED) == shard->epoch;
+    return __atomic_load_n(&shard->process->slot_count, __ATOMIC_RELAXED) != 0;
 }
 
 static inline void perfkit_add(uint64_t *count, bool is_common)
@@ -91,10 +98,15 @@ static inline void perfkit_add(uint64_t *count, bool is_common)
     }
 }
 
-/* sum, min and max by their only writer: plain numbers of 8 bytes, written at once each. */
-static inline void perfkit_note(perfkit_shard_head *head, double value)
+/* Sum, min and max by their only writer: plain numbers of 8 bytes, written at once each. */
+static inline void perfkit_add_to_sum(perfkit_shard_head *head, uint32_t at, double value)
 {
-    head->sum = head->sum + value;
+    volatile double *sum = &head->sums[at % PERFKIT_SUM_COUNT];
+    *sum = *sum + value;
+}
+
+static inline void perfkit_widen(perfkit_shard_head *head, double value)
+{
     if (value < head->min) {
         head->min = value;
     }
@@ -109,10 +121,10 @@ static inline void perfkit_note_common(perfkit_shard_head *head, double value)
     double old;
     double sum;
     int attempts = 0;
-    __atomic_load(&head->sum, &old, __ATOMIC_RELAXED);
+    __atomic_load(&head->sums[0], &old, __ATOMIC_RELAXED);
     do {
         sum = old + value;
-    } while (!__atomic_compare_exchange(&head->sum, &old, &sum, true, __ATOMIC_RELAXED,
+    } while (!__atomic_compare_exchange(&head->sums[0], &old, &sum, true, __ATOMIC_RELAXED,
                                         __ATOMIC_RELAXED) &&
              ++attempts < PERFKIT_ATTEMPTS_MAX);
     __atomic_load(&head->min, &old, __ATOMIC_RELAXED);
@@ -162,27 +174,45 @@ static inline void perfkit_count(perfkit_shard_head *head, perfkit_slots slots, 
     if (is_common) {
         perfkit_note_common(head, value);
     } else {
-        perfkit_note(head, value);
+        perfkit_add_to_sum(head, 0, value);
+        perfkit_widen(head, value);
     }
 }
 
 /* Claims a shard after a fork, and counts what no bucket or no shard of its own is for. */
 static void perfkit_shard_record_slowly(perfkit_shard *shard, double value);
 
+/* Takes note of a positive number that is beyond what this writer wrote. */
+__attribute__((noinline, cold, unused)) static void perfkit_shard_widen(perfkit_shard *shard,
+                                                                        uint64_t bits, double value)
+{
+    const bool is_first = shard->low_bits == UINT64_MAX;
+    const uint64_t high_bits = is_first ? bits : shard->low_bits + shard->span_bits;
+    const uint64_t low_bits = bits < shard->low_bits ? bits : shard->low_bits;
+    shard->span_bits = (bits > high_bits ? bits : high_bits) - low_bits;
+    shard->low_bits = low_bits;
+    perfkit_widen(shard->head, value);
+}
+
 /* Counts a value, by the one thread, or at the time, that writes the shard. */
 static inline void perfkit_shard_record(perfkit_shard *shard, double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof(bits));
-    /* Of what is negative, zero, subnormal, infinite or NaN the slot is beyond every range. */
+    /* Of what is negative, zero, subnormal, infinite or NaN the slot is beyond every range; after a
+     * fork the range is empty. */
     const uint32_t at = perfkit_slot(bits) - shard->first_slot;
-    if (__builtin_expect(at >= shard->slot_count || !perfkit_is_own(shard), 0)) {
+    if (__builtin_expect(at >= __atomic_load_n(shard->slot_count, __ATOMIC_RELAXED), 0)) {
         perfkit_shard_record_slowly(shard, value);
         return;
     }
     perfkit_shard_head *head = shard->head;
     perfkit_add(&perfkit_buckets(head)[at], false);
-    perfkit_note(head, value);
+    perfkit_add_to_sum(head, at, value);
+    /* Patterns of positive numbers ascend as these do. */
+    if (__builtin_expect(bits - shard->low_bits > shard->span_bits, 0)) {
+        perfkit_shard_widen(shard, bits, value);
+    }
 }
 
 #endif

@@ -6,6 +6,8 @@
 
 #include "pk_shared.h"
 
+static_assert(PERFKIT_SUM_COUNT == 4, "all sums are added up");
+
 static const char *const TOO_MANY = "it counts more than 2**63 - 1 values";
 
 /* Sums of all shards; is_over where one is beyond what a histogram counts. */
@@ -32,7 +34,7 @@ static void add(totals *sums, uint64_t *sum, uint64_t count)
 /* What of a shard says less than its counts is read first, so that these hold it all. */
 static void add_shard(totals *sums, const perfkit_shard_head *head, uint32_t slot_count)
 {
-    double sum = head->sum;
+    double sum = (head->sums[0] + head->sums[1]) + (head->sums[2] + head->sums[3]);
     double min = head->min;
     double max = head->max;
     uint64_t subnormal_count = load(&head->apart[PERFKIT_SUBNORMAL]);

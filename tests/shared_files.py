@@ -19,8 +19,10 @@ NAME_AT = 128
 LABELS_AT = NAME_AT + 128
 # Of a shard: its head, then its buckets.
 HEAD_BYTES = 128
-SUM_AT = 8
-APART_AT = 32
+APART_AT = 8
+SUM_AT = 80
+MIN_AT = 112
+MAX_AT = 120
 Change = Callable[[bytearray], object]
 
 

@@ -15,6 +15,8 @@ from shared_files import (
     HEAD_BYTES,
     HEADER_BYTES,
     LABELS_AT,
+    MAX_AT,
+    MIN_AT,
     NAME_AT,
     SEALS,
     SUM_AT,
@@ -102,7 +104,9 @@ def test_files_on_file_systems_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["<Q", "<d"])
 @pytest.mark.parametrize("value", [0, 1, 2**62, 2**63 - 1, 2**64 - 1, math.nan, math.inf, -1e300])
-@pytest.mark.parametrize("at", [0, SUM_AT, 16, 24, APART_AT, APART_AT + 56, HEAD_BYTES + 800])
+@pytest.mark.parametrize(
+    "at", [0, SUM_AT, MIN_AT, MAX_AT, APART_AT, APART_AT + 56, HEAD_BYTES + 800]
+)
 def test_hostile_counts_are_refused_or_read(layout: str, value: float, at: int) -> None:
     """Whatever stands among the counts, it is refused, or is a histogram like any other."""
     shared = SharedHistogram("latency", shard_count=2)
