@@ -83,6 +83,13 @@ def test_wheel_holds_what_is_not_python(in_wheel: set[str]) -> None:
     assert {"perfkit/report/schema.json", "perfkit/py.typed"} - in_wheel == set()
 
 
+def test_wheel_holds_the_headers_for_servers(in_wheel: set[str]) -> None:
+    """Servers in C and C++ find what they include, all of it."""
+    names = {path.name for path in (ROOT / "native").glob("perfkit_histogram*.h")}
+
+    assert {f"perfkit/include/{name}" for name in names} - in_wheel == set()
+
+
 def test_wheel_holds_nothing_else(in_wheel: set[str]) -> None:
     """No second top-level package: a folder named `collectors` belongs to somebody else."""
     tops = {name.split("/")[0] for name in in_wheel}

@@ -82,6 +82,15 @@ def test_threads_of_a_server_lose_nothing(make: Compile, language: str, sanitize
     assert (at_end.returncode, at_end.stderr) == (0, "")
 
 
+def test_common_shard_loses_nothing(make: Compile) -> None:
+    """Threads that got no shard of their own add to one at the same time."""
+    with running(make("shared_plain.c"), "12", "300000") as (pid, _):
+        read = read_all(pid).snapshot()
+
+    assert read.count == 12 * 300_000 + 1
+    assert read.sum == 12 * 300_000 * 300_001 / 2 + 0.5
+
+
 def test_table_of_the_header_is_that_of_the_extension() -> None:
     """Every bucket begins where an exact integer root says: the table is made anew."""
     text = (ROOT / "native" / "perfkit_histogram_record.h").read_text()

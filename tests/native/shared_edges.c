@@ -1,4 +1,5 @@
 /* What perfkit_histogram.h refuses, and what it bears: prints "ok". */
+#define _GNU_SOURCE /* for waitid */
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -103,6 +104,29 @@ static void check_clone(void)
     perfkit_histogram_close(histogram);
 }
 
+/* A child that ended and was not asked for, and an id that was given anew, own nothing. */
+static void check_owners(void)
+{
+    perfkit_histogram *histogram = open_one(1);
+    perfkit_shard_head *head = perfkit_histogram_head(histogram, 1);
+    const uint64_t own = perfkit_find_owner(histogram->header.pid_namespace, true);
+    expect(own >> 32 == (uint64_t)getpid() && !perfkit_is_dead(own), "the living");
+    expect(perfkit_find_owner(histogram->header.pid_namespace + 1, true) == 0, "namespace");
+    head->owner = own + 1;
+    expect(perfkit_histogram_take(histogram, own) == 1, "another start");
+    pid_t child = fork();
+    if (child == 0) {
+        head->owner = perfkit_find_owner(histogram->header.pid_namespace, true);
+        _exit(0);
+    }
+    siginfo_t ended;
+    (void)waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT);
+    expect(head->owner >> 32 == (uint64_t)child, "the child's");
+    expect(perfkit_histogram_take(histogram, own) == 1, "what a zombie had");
+    (void)waitpid(child, NULL, 0);
+    perfkit_histogram_close(histogram);
+}
+
 static void *record_one(void *histogram)
 {
     perfkit_histogram_record((perfkit_histogram *)histogram, 3);
@@ -123,6 +147,34 @@ static void check_threads(void)
     perfkit_histogram_close(histogram);
 }
 
+enum { CONTENDED_COUNT = 300000, CONTENDER_COUNT = 4 };
+
+static void *contend(void *histogram)
+{
+    for (int i = 0; i < CONTENDED_COUNT; i++) {
+        perfkit_histogram_record_common((perfkit_histogram *)histogram, 3);
+    }
+    return NULL;
+}
+
+/* Threads that add to the same bucket at the same time lose nothing. */
+static void check_contention(void)
+{
+    perfkit_histogram *histogram = open_one(1);
+    pthread_t threads[CONTENDER_COUNT];
+    for (int i = 0; i < CONTENDER_COUNT; i++) {
+        expect(pthread_create(&threads[i], NULL, contend, histogram) == 0, "thread");
+    }
+    for (int i = 0; i < CONTENDER_COUNT; i++) {
+        (void)pthread_join(threads[i], NULL);
+    }
+    perfkit_shard_head *head = perfkit_histogram_head(histogram, 0);
+    const uint32_t at = 165; /* of 3, from just below 1 on: 64 + 64 * log2(3) - 1 */
+    expect(perfkit_buckets(head)[at] == CONTENDED_COUNT * CONTENDER_COUNT, "contended count");
+    expect(head->sums[0] == 3.0 * CONTENDED_COUNT * CONTENDER_COUNT, "contended sum");
+    perfkit_histogram_close(histogram);
+}
+
 /* A descriptor that somebody closed, and that is another file by now, stays open. */
 static void check_descriptor(void)
 {
@@ -140,7 +192,9 @@ int main(void)
     check_options();
     check_numbers();
     check_clone();
+    check_owners();
     check_threads();
+    check_contention();
     check_descriptor();
     puts("ok");
     return 0;
