@@ -140,3 +140,15 @@ def test_header_that_is_written_over_is_refused() -> None:
 
         with pytest.raises(ValueError, match="written over"):
             reader.snapshot()
+
+
+def test_counts_that_wrap_around_are_refused() -> None:
+    """Counts of shards whose sum is a small number again, modulo 2^64, are too many."""
+    content = read_file(SharedHistogram("latency", shard_count=4))
+    stride = (len(content) - HEADER_BYTES) // 5
+    for shard in range(1, 5):
+        write_number("<Q", HEADER_BYTES + stride * shard, 1)(content)
+        write_number("<Q", HEADER_BYTES + stride * shard + HEAD_BYTES, 2**62)(content)
+
+    with sealed(content) as path, pytest.raises(ValueError, match="counts more than"):
+        SharedHistogramReader(path).snapshot()

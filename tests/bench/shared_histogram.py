@@ -22,23 +22,30 @@ from perfkit import Histogram, SharedHistogram, SharedHistogramReader
 
 CALL_COUNT = 20_000
 SNAPSHOT_COUNT = 100
-RUN_COUNT = 5
+RUN_COUNT = 9
 IN_C = (
     "perfkit_shard_record, called",
     "perfkit_histogram_record, which looks it up",
     "perfkit_histogram_record_common, atomic",
     "empty call in the same loop",
     "perfkit_shard_record, inlined",
+    "pk_histogram_record, in private memory, called",
 )
 
 
 def show_c() -> None:
-    """One record in C."""
+    """One record in C, beside that of a histogram in private memory, in turns."""
+    parts = [str(NATIVE / f"pk_{part}.c") for part in ("bounds", "bucketing", "histogram")]
     with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as folder:
-        source = ROOT / "tests" / "native" / "time_shared_histogram.c"
-        flags = ("-O2", f"-I{NATIVE}", "-Wl,--no-as-needed", "-lm")
-        program = build(source, Path(folder) / "time_shared_histogram", *flags)
-        runs = [subprocess.check_output([program], text=True).split() for _ in range(RUN_COUNT)]
+        programs = []
+        for name, sources in (("time_shared_histogram", []), ("time_histogram", parts)):
+            source = ROOT / "tests" / "native" / f"{name}.c"
+            flags = ("-O2", f"-I{NATIVE}", "-Wl,--no-as-needed", "-lm", *sources)
+            programs.append(build(source, Path(folder) / name, *flags))
+        runs = [
+            [word for one in programs for word in subprocess.check_output([one]).split()]
+            for _ in range(RUN_COUNT)
+        ]
     print(f"One record in C, CPU time, median of {RUN_COUNT} runs (range)\n\n| | ns |\n|---|---|")
     for place, name in enumerate(IN_C):
         each = sorted(float(run[place]) for run in runs)
