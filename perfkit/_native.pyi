@@ -642,6 +642,7 @@ class StackTable:
     def __eq__(self, other: object, /) -> bool: ...
     __hash__: None  # type: ignore[assignment]
     def __reduce__(self) -> tuple[Any, ...]: ...
+
 # --- shared histograms (native/module_shared*.c) ---
 
 @final
