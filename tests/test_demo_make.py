@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("demo", "FAULT=nope"), "choose one of: none busy_poll_thread cpu_affinity"),
+        (("demo", "FAULT=nope"), "choose one of: none busy_poll_thread context_switch_storm"),
         (("demo", "FRONT=nope"), "choose one of: asyncio threads"),
         (("check-tools", "PYTHON="), "no Python >= 3.11 on the PATH"),
         (("check-tools", "PYTHON=/bin/false"), "/bin/false is no Python >= 3.11"),

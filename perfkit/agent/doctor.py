@@ -90,7 +90,8 @@ def check_closed(host: Host) -> list[Check]:
     count = count_closed(host, take_census(host, os.getpid()).processes)
     if not count:
         return []
-    why = f"{count} processes are closed to this user, the service may be one of them"
+    closed = "1 process is" if count == 1 else f"{count} processes are"
+    why = f"{closed} closed to this user, the service may be one of them"
     return [Check("services", "lost", why, "CAP_SYS_PTRACE")]
 
 

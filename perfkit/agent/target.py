@@ -201,7 +201,8 @@ def _limited(pids: frozenset[int]) -> str:
 def _closed(scene: _Scene) -> str:
     """How many processes are not to be looked into: the service may be one of them."""
     count = count_closed(scene.host, scene.census.processes)
-    words = f"{count} processes are closed to this user; root or CAP_SYS_PTRACE may look"
+    closed = "1 process is" if count == 1 else f"{count} processes are"
+    words = f"{closed} closed to this user; root or CAP_SYS_PTRACE may look"
     return f" ({words})" if count else ""
 
 

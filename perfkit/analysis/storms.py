@@ -74,7 +74,8 @@ class Storm:
 
 def find_storm(case: Case) -> Storm | None:
     """None where no two threads of the service switch so often for so little."""
-    rows = _storm_rows(case.aligned.table("thread_runs"))
+    runs = case.aligned.table("thread_runs").sorted_by("pid", "tid", "moved_ns")
+    rows = _storm_rows(runs)
     rows, threads, thread = _keep_large(rows)
     slices = sum_by(thread, rows.integers("slice_count").astype(np.float64), len(threads))
     if len(threads) < 2 or slices.sum() - slices.max() < ANSWERED_MIN * slices.max():

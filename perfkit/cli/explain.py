@@ -45,7 +45,7 @@ def explain(
 
 
 def _suggest(cause: str, ids: list[str]) -> str:
-    near = difflib.get_close_matches(cause, ids, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(cause.lower().replace("-", "_"), ids, n=3, cutoff=0.5)
     return f"perfkit explain {near[0]}" if near else f"one of {', '.join(ids)}"
 
 

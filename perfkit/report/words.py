@@ -115,11 +115,12 @@ def word_tie(finding: Finding, causes: Iterable[Finding]) -> str:
 
 
 def word_rejection(rejection: Rejection, *, brief: bool = False) -> str:
-    """A cause that was ruled out and the number that does so."""
+    """A cause that was ruled out and the number that does so; at length also what that means."""
     number = to_text(rejection.observed, to_printable(rejection.unit, NAME_LIMIT))
     if brief and rejection.unit:
         return f"{word_name(rejection.id)} {number}"
-    return f"{word_name(rejection.id)} ({word_metric(rejection.metric)} {number})"
+    why = f": {word_sentence(rejection.why)}" if rejection.why else ""
+    return f"{word_name(rejection.id)} ({word_metric(rejection.metric)} {number}{why})"
 
 
 def word_skip(skip: Skip, *, brief: bool = False) -> str:
