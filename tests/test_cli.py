@@ -752,14 +752,40 @@ def test_second_interrupt_leaves_at_once(state: Path) -> None:
     assert child.returncode == 130
 
 
+@pytest.mark.system
+def test_an_interrupt_that_another_thread_takes_asks_for_an_end_too(state: Path) -> None:
+    """Libraries such as numpy begin threads that block no signal: the kernel may choose these."""
+    program = (
+        "import threading, time\n"
+        "from perfkit.cli._stopping import stopping\n"
+        "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
+        "stop = threading.Event()\n"
+        "with stopping(stop):\n"
+        "    print('ready', flush=True)\n"
+        "    stop.wait(20)\n"
+        "print('stopped', stop.is_set(), flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        said = child.stdout.read()
+        child.wait(timeout=3)
+
+    assert (said, child.returncode) == ("stopped True\n", 0)
+
+
 def test_stopping_gives_the_signals_back() -> None:
     """After a command, signals do what they did before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handler = signal.getsignal(signal.SIGINT)
 
     with stopping(threading.Event()):
-        pass
+        assert signal.getsignal(signal.SIGINT) is not handler
 
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 # Terminal
