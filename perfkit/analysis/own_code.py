@@ -32,7 +32,11 @@ _LIBRARIES = re.compile(
 )
 _START = re.compile(r"_start|__libc_start\w*|start_thread|__?clone3?|clone3?")
 # The C++ library is made of templates that lie in whose code uses them; Go's runtime in each file.
-_RUNTIMES = re.compile(r"(?:std|__gnu_cxx|__cxxabiv1)::|operator (?:new|delete)|runtime\.")
+# And who counts what it allocates does so in small functions around the allocator's.
+_RUNTIMES = re.compile(
+    r"(?:std|__gnu_cxx|__cxxabiv1)::|operator (?:new|delete)|runtime\."
+    r"|(?:z|x|je_|tc_|mi_|g_|rte_)(?:try)?(?:malloc|calloc|realloc|free)(?:_\w+)?$"
+)
 _BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)")
 _BRACKET_ROUNDS = 16
 
