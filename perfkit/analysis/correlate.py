@@ -65,7 +65,7 @@ EXPLAINED_BY = {
             "regex_backtracking",
         }
     ),
-    State.LOCK_WAIT: frozenset({"context_switch_storm", "lock_contention"}),
+    State.LOCK_WAIT: frozenset({"context_switch_storm", "lock_contention", "logging_overhead"}),
     State.RUNNABLE: _CPU_CAUSES,
     State.QUEUE_WAIT: frozenset({"load_saturation", "thread_pool_exhausted"}),
 }

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from perfkit.analysis.areas import LOGGING
 from perfkit.analysis.case import Case
 from perfkit.analysis.compare import SHARE_GATE, passes_gate
 from perfkit.analysis.correlate import is_slight
 from perfkit.analysis.intervals import Share
 from perfkit.analysis.locks import Lock, find_locks
 from perfkit.analysis.rules._doing import name_doing
+from perfkit.analysis.rules._hot_finding import find_area, find_hot
 from perfkit.analysis.rules._rule import Rule, make_finding
 from perfkit.analysis.states import State
 from perfkit.findings import Culprit, Evidence, Finding, Rejection
@@ -65,8 +67,28 @@ def find(case: Case) -> Iterator[Finding | Rejection]:
             "schedstat run_delay",
             "whoever has the CPUs makes the lock slow",
         )
+    elif lock.doing[0][0] is State.ON_CPU and _writes_logs(case):
+        yield Rejection(
+            RULE.id,
+            "part of the waiting in which its holder does other than compute",
+            1.0 - lock.doing[0][2],
+            HOLDER_SHARE_MIN,
+            "ratio",
+            SOURCE,
+            "what it computes is logs, one thread at a time: logging_overhead comes first",
+        )
     else:
         yield _finding(case, lock, share)
+
+
+def _writes_logs(case: Case) -> bool:
+    """Whether the service's slow requests, which are those that wait, spend their CPU in logging.
+
+    Each handler of a logging library has a lock of its own, kept while a line is written.
+    """
+    found = find_hot(case)
+    inside = find_area(case, found) if found is not None else None
+    return inside is not None and inside.area == LOGGING
 
 
 def _share(case: Case, lock: Lock) -> Share:
