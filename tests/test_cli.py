@@ -769,11 +769,13 @@ def test_an_interrupt_that_another_thread_takes_asks_for_an_end_too(state: Path)
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None and child.stdout.readline()
+        begin_s = time.monotonic()
         child.send_signal(signal.SIGINT)
         said = child.stdout.read()
         child.wait(timeout=3)
 
     assert (said, child.returncode) == ("stopped True\n", 0)
+    assert time.monotonic() - begin_s < 10
 
 
 def test_stopping_gives_the_signals_back() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from perfkit.cli import _codes
 
 CHECK_INTERVAL_S = 0.2
+READ_LIMIT = 64
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
     The signals are blocked and taken by a thread of their own: a handler in the main thread could
     run while that thread holds the very lock that `stop.set()` needs, and programs that run for us
     inherit the block, so that the terminal's Ctrl-C does not end them. Threads that libraries began
-    before (numpy's) block nothing: what they take comes to a handler, which only counts.
+    before (numpy's) block nothing: what they take is written to a pipe by the interpreter at once.
     """
     numbers = {
         number
@@ -29,11 +30,14 @@ def stopping(stop: threading.Event) -> Iterator[None]:
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     done = threading.Event()
-    heard: list[int] = []
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    handlers = {one: signal.signal(one, lambda number, _: heard.append(number)) for one in numbers}
+    handlers = {one: signal.signal(one, _leave_it_to_the_pipe) for one in numbers}
+    pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     listener = threading.Thread(
-        target=_listen, args=(numbers, heard, stop, done), name="perfkit signals", daemon=True
+        target=_listen, args=(numbers, reader, stop, done), name="perfkit signals", daemon=True
     )
     listener.start()
     try:
@@ -41,21 +45,33 @@ def stopping(stop: threading.Event) -> Iterator[None]:
     finally:
         done.set()
         listener.join()
+        signal.set_wakeup_fd(pipe_before)
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _leave_it_to_the_pipe(number: int, frame: object) -> None:
+    """A handler, without which the interpreter would write nothing."""
 
 
 def _listen(
-    numbers: set[signal.Signals], heard: list[int], stop: threading.Event, done: threading.Event
+    numbers: set[signal.Signals], reader: int, stop: threading.Event, done: threading.Event
 ) -> None:
-    heeded_count = 0
     while not done.is_set():
-        taken = signal.sigtimedwait(numbers, CHECK_INTERVAL_S)
-        if taken is not None:
-            heard.append(taken.si_signo)
-        while heeded_count < len(heard):
-            heeded_count += 1
+        count = int(signal.sigtimedwait(numbers, CHECK_INTERVAL_S) is not None)
+        count += sum(number in numbers for number in _read(reader))
+        for _ in range(count):
             if stop.is_set():
                 os._exit(_codes.INTERRUPTED)
             stop.set()
+
+
+def _read(reader: int) -> bytes:
+    """The numbers of the signals that other threads have taken."""
+    try:
+        return os.read(reader, READ_LIMIT)
+    except BlockingIOError:
+        return b""
