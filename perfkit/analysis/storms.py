@@ -30,12 +30,14 @@ SLICE_NS_MAX = 50_000.0
 PART_RATIO_MIN = 0.01
 ANSWERED_MIN = 0.5
 WEIGHT_MIN = 0.01
+SELDOM_RATIO = 0.1
 _SEEN_OWN = frozenset({State.FUTEX, State.LOCK_WAIT, State.GIL_WAIT, State.IDLE_PIPE})
 _OWN = frozenset({State.HANDOFF_WAIT, State.GIL_WAIT})
 # A lock that several ask for is passed around as quickly: that is lock_contention.
 _AWAY = frozenset(
     {State.LOCK_WAIT, State.PEER_WAIT, State.SEND_WAIT, State.DISK_WAIT, State.TIMER_WAIT}
 )
+_PEERS = frozenset({State.PEER_WAIT, State.SEND_WAIT})
 _OUTWARD = _AWAY - {State.LOCK_WAIT} | {State.IDLE_CLIENT, State.IDLE_SELECTOR, State.IDLE_ACCEPT}
 # Waits on the service's own threads, whoever is charged with them.
 _BEHIND_OWN = _OWN | {State.ON_CPU}
@@ -166,14 +168,24 @@ def _own_ratio(case: Case, rows: Frame) -> float:
 
 
 def _away_ratio(case: Case, rows: Frame, met: Integers) -> float:
-    """Of the time around the storm, but for idle time, what peers, disk, timers and locks take."""
+    """Of the time around the storm, but for idle time, what peers, disk, timers and locks take.
+
+    Waits for peers count where they may be what it switches for: not where they answer much more
+    seldom, and no disk is waited for. Such a wait only lies between the same two looks.
+    """
     timeline = case.timeline
     inside = np.isin(timeline.thread * timeline.axis.slot_count + timeline.slot, met)
     states, ns = timeline.states()[inside], timeline.ns[inside]
-    own_ns, away_ns = (
-        float(ns[np.isin(states, [int(one) for one in kind])].sum()) for kind in (_OWN, _AWAY)
-    )
-    return away_ns / max(own_ns + away_ns + float(rows.integers("run_ns").sum()), 1.0)
+
+    def spent(*kinds: State) -> float:
+        return float(ns[np.isin(states, [int(one) for one in kinds])].sum())
+
+    run_ns = float(rows.integers("run_ns").sum())
+    answers = sum(peer.answer_count for peer in case.requests.peers)
+    is_seldom = answers < SELDOM_RATIO * float(rows.integers("slice_count").sum())
+    beside = is_seldom and spent(State.DISK_WAIT) < SELDOM_RATIO * run_ns
+    away_ns = spent(*(_AWAY - _PEERS if beside else _AWAY))
+    return away_ns / max(spent(*_OWN) + away_ns + run_ns, 1.0)
 
 
 def _find_function(case: Case, met: Integers) -> tuple[Function | None, float]:
