@@ -33,7 +33,8 @@ def test_threads_that_hand_work_back_and_forth_are_a_storm(front: str) -> None:
     assert storm is not None and len(storm.names) >= 2
     assert storm.slices_per_answer > 500
     assert storm.slice_ns < 20_000
-    assert storm.away_ratio < AWAY_RATIO_MAX
+    # The few questions to shards that lie between the same looks do not count.
+    assert storm.away_ratio < 0.1 < AWAY_RATIO_MAX
     assert isinstance(finding, Finding)
     assert finding.culprit.name == "relay.encode_candidates (relay.py)"
 

@@ -29,7 +29,9 @@ SLICE_NS_MAX = 50_000.0
 # whoever hands over is answered: of all others together, as often as the busiest, or half of that.
 PART_RATIO_MIN = 0.01
 ANSWERED_MIN = 0.5
+# Where no thread that takes part is known to wait for anybody else, all count alike.
 WEIGHT_MIN = 0.01
+# What comes a tenth as often as it switches, or takes a tenth of its CPU time, is not the reason.
 SELDOM_RATIO = 0.1
 _SEEN_OWN = frozenset({State.FUTEX, State.LOCK_WAIT, State.GIL_WAIT, State.IDLE_PIPE})
 _OWN = frozenset({State.HANDOFF_WAIT, State.GIL_WAIT})
