@@ -135,40 +135,40 @@ static int take_thread(listing *list, const pk_pyshared *shared, uint64_t interp
         thread->native = native;
         thread->tid = to_tid(process, shared, native, *ret == 0);
     }
+    thread->interpreter = interpreter;
     list->is_new[list->found_count] = is_new;
     list->found[list->found_count++] = thread;
     return 0;
 }
 
-/* The thread state that collects garbage in an interpreter; 0 = none, or that is not known.
- * It holds the interpreter's lock meanwhile, but for finalizers that let go of it. */
-static uint64_t find_collector(const pk_pyprocess *process, uint64_t interpreter)
+/* The collector holds its interpreter's lock, but for finalizers that let go of it. */
+bool pk_pythread_collects(const pk_pyprocess *process, const pk_pythread *thread)
 {
     const int64_t *offsets = process->layout.offsets;
     uint64_t flag = 0;
     uint64_t lock = process->runtime + (uint64_t)offsets[PK_PY_RUNTIME_LOCK];
     uint64_t holder = 0;
     if (offsets[PK_PY_INTERPRETER_COLLECTING] < 0 || offsets[PK_PY_LOCK_HOLDER] < 0 ||
-        read_word(process, interpreter + offset_of(process, PK_PY_INTERPRETER_COLLECTING),
+        read_word(process,
+                  thread->interpreter + offset_of(process, PK_PY_INTERPRETER_COLLECTING),
                   &flag) != 0 ||
         (uint32_t)flag != 1) {
-        return 0;
+        return false;
     }
     if (offsets[PK_PY_RUNTIME_LOCK] < 0 &&
         (offsets[PK_PY_INTERPRETER_LOCK] < 0 ||
-         read_word(process, interpreter + offset_of(process, PK_PY_INTERPRETER_LOCK), &lock) !=
-             0)) {
-        return 0;
+         read_word(process, thread->interpreter + offset_of(process, PK_PY_INTERPRETER_LOCK),
+                   &lock) != 0)) {
+        return false;
     }
-    return read_word(process, lock + offset_of(process, PK_PY_LOCK_HOLDER), &holder) == 0 ? holder
-                                                                                         : 0;
+    return read_word(process, lock + offset_of(process, PK_PY_LOCK_HOLDER), &holder) == 0 &&
+           holder == thread->address;
 }
 
 static int follow(listing *list, pk_pyshared *shared)
 {
     pk_pyprocess *process = list->process;
     uint64_t interpreter = 0;
-    process->collector = 0;
     uint64_t first = process->runtime + offset_of(process, PK_PY_RUNTIME_INTERPRETERS);
     int error = read_word(process, first, &interpreter);
     for (int i = 0; error == 0 && interpreter != 0; i++) {
@@ -185,9 +185,6 @@ static int follow(listing *list, pk_pyshared *shared)
                 break;
             }
             error = take_thread(list, shared, interpreter, thread, &thread);
-        }
-        if (process->collector == 0) {
-            process->collector = find_collector(process, interpreter);
         }
         if (error == 0) {
             error = read_word(process, interpreter + offset_of(process, PK_PY_INTERPRETER_NEXT),

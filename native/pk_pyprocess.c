@@ -176,10 +176,13 @@ static int read_stack(pk_pyprocess *process, pk_pyshared *shared, pk_pythread *t
 {
     pk_pyframes frames;
     uint32_t functions[PK_PYSTACK_DEPTH_LIMIT + 1];
-    bool collects = thread->address == process->collector;
+    bool collects = pk_pythread_collects(process, thread);
     shared->counts.walk_count++;
     int error =
         pk_pywalk_read(&thread->walk, &process->layout, process->pid, thread->address, &frames);
+    if (error == 0 && collects && !pk_pythread_collects(process, thread)) {
+        error = EAGAIN; /* it ended meanwhile: these may be the frames of who came next */
+    }
     if (error == 0 && frames.depth == 0) {
         return ENODATA;
     }

@@ -48,6 +48,7 @@ typedef struct {
 
 typedef struct {
     uint64_t address; /* of the thread state */
+    uint64_t interpreter;
     uint64_t native;  /* the number that CPython knows it by */
     int32_t tid;      /* 0 = not known */
     bool is_listed;
@@ -70,7 +71,6 @@ typedef struct {
     pk_pythread **threads;
     size_t thread_count;
     pk_pycodes codes;
-    uint64_t collector; /* the thread state that collects garbage at this look; 0 = none */
     int64_t used_ns; /* the process' CPU clock at the last look; -1 = none yet */
     int64_t looked_ns;
     int64_t pool_ns; /* used, not drawn yet; below 0: drawn in advance */
