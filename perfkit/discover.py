@@ -20,6 +20,11 @@ def load(package: str, name: str, attribute: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{name}"), attribute)
 
 
+def find(package: str, name: str, attribute: str) -> Any:
+    """Imports `package.name` and gives its `attribute`; None where it has none."""
+    return getattr(importlib.import_module(f"{package}.{name}"), attribute, None)
+
+
 def load_all(package: str, attribute: str) -> dict[str, Any]:
     """Every module of the package that has `attribute`, by file name, in sorted order."""
     found = {}

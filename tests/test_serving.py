@@ -123,3 +123,11 @@ def test_thread_that_never_pauses_beside_workers_serves_nobody() -> None:
     readers = [waiter(number, is_worker_too=True) for number in range(6)]
 
     assert 106 not in serving(world(CROWD, *readers, WORKER))
+
+
+def test_many_who_wait_while_few_work_wait_for_the_one_that_never_pauses() -> None:
+    """A batch thread at its limit behind a pool whose threads also work by themselves."""
+    waiting = [waiter(number) for number in range(8)]
+    at_work = [waiter(8 + number, is_worker_too=True) for number in range(4)]
+
+    assert 112 in serving(world(CROWD, *waiting, *at_work, WORKER))

@@ -33,11 +33,13 @@ WANTING_MIN = 0.7
 # Several threads are fronts side by side where they use about as much CPU as the busiest.
 LIKE_CPU_RATIO = 0.5
 # Workers without a pause: threads wait for them, half of one on average and more, in half of the
-# time or more while hardly a thread that serves works itself.
+# time or more beyond those who wait for a thread that serves and works itself.
 NEVER_IDLE_MIN = 0.95
 WAITING_MIN = 0.5
 UNANSWERED_MIN = 0.5
 WORKING_MAX = 0.25
+# A request may be handed on twice: then two wait for the thread that works on it.
+WAITING_PER_WORKING = 2.0
 
 
 def serving_threads(timeline: Timeline, aligned: Aligned, answer_count: float | None) -> Masks:
@@ -105,9 +107,9 @@ def _fronts(timeline: Timeline, aligned: Aligned, candidates: Masks, pid: int) -
 
 
 def _answerers(timeline: Timeline, mine: Masks, marked: Masks) -> Masks:
-    """Workers without a pause: those for which threads that serve wait, while none of these works.
+    """Workers without a pause: those for which threads that serve wait, while few of these work.
 
-    Where one of them works, the wait is for that one, and a thread that never pauses is nobody's.
+    Where one of them works, a wait is for that one, and a thread that never pauses is nobody's.
     """
     states = timeline.states()
     served = (mine & marked)[timeline.thread]
@@ -118,7 +120,10 @@ def _answerers(timeline: Timeline, mine: Masks, marked: Masks) -> Masks:
         sum_by(timeline.slot[rows], timeline.ns[rows], count) / timeline.axis.slot_ns
         for rows in (waits, works)
     )
-    unanswered = float(waiting[working < WORKING_MAX].sum())
+    beyond = np.where(
+        working < WORKING_MAX, waiting, np.maximum(waiting - WAITING_PER_WORKING * working, 0.0)
+    )
+    unanswered = float(beyond.sum())
     busy = _seen_for(timeline, tuple(state for state in State if state not in IDLE_STATES))
     workers = mine & ~marked & (busy >= NEVER_IDLE_MIN)
     is_for_them = unanswered >= max(WAITING_MIN * count, UNANSWERED_MIN * float(waiting.sum()))

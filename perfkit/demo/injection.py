@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from perfkit.demo.options import WorldOptions
 from perfkit.demo.world import World
 
 
@@ -25,3 +26,5 @@ class Injection(Struct, frozen=True):
 
 
 Start = Callable[[World, Healthy], Injection]
+# What a fault makes of the world before it starts; what the user asked for stays.
+Prepare = Callable[[WorldOptions], WorldOptions]

@@ -18,7 +18,7 @@ import msgspec
 
 from perfkit import discover
 from perfkit.demo import cgroups, look
-from perfkit.demo.injection import Healthy, Injection, Start
+from perfkit.demo.injection import Healthy, Injection, Prepare, Start
 from perfkit.demo.latency import Latency, describe, has_moved, ratios
 from perfkit.demo.options import FAULTS, Plan, WorldOptions
 from perfkit.demo.world import DemoError, World, service_cpu_ns, start_world
@@ -85,9 +85,17 @@ def run(options: WorldOptions, plan: Plan) -> int:
             plan = msgspec.structs.replace(plan, fault=pick_fault(plan.fault))
             with ExitStack() as stack:
                 stack.callback(say, "all processes are stopped, nothing is left behind")
-                return _run_in(stack, options, plan)
+                return _run_in(stack, prepare(options, plan.fault or "none"), plan)
         except Stopped as stopped:
             return 128 + stopped.number
+
+
+def prepare(options: WorldOptions, fault: str) -> WorldOptions:
+    """The world that a fault needs to show what it does: most take it as it is."""
+    if fault == "none":
+        return options
+    needs: Prepare | None = discover.find(FAULTS, fault, "prepare")
+    return needs(options) if needs else options
 
 
 def _run_in(stack: ExitStack, options: WorldOptions, plan: Plan) -> int:

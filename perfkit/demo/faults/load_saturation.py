@@ -5,11 +5,21 @@ from __future__ import annotations
 from msgspec import structs
 
 from perfkit.demo.injection import Healthy, Injection
+from perfkit.demo.options import ServiceOptions, WorldOptions
 from perfkit.demo.world import Child, World, strength, to_arguments
 
 NEEDS_ROOT = False
 RATE_HERTZ = 800.0
 CONNECTION_COUNT = 16
+# Fewer workers than this are a limit of their own.
+WORKER_COUNT = 24
+
+
+def prepare(options: WorldOptions) -> WorldOptions:
+    """Gives the service more workers than it can find work for."""
+    is_default = options.service.worker_count == ServiceOptions().worker_count
+    count = WORKER_COUNT if is_default else options.service.worker_count
+    return structs.replace(options, service=structs.replace(options.service, worker_count=count))
 
 
 def start(world: World, healthy: Healthy) -> Injection:
